@@ -1,0 +1,1 @@
+"""One file, one question. `workbench list` shows them, `workbench run NAME` runs one."""

@@ -1,0 +1,27 @@
+"""Reading and writing a model's activations. Knows models; knows no task, metric or figure."""
+
+from hooks import edits, sites
+from hooks.activations import Activations, head_out
+from hooks.capture import capture, capture_batches, last_logits
+from hooks.edits import Edit, Positions
+from hooks.intervene import EditNeverFired, intervening
+from hooks.prompts import Prompts
+from hooks.sites import Access, HookedModel, Site
+
+__all__ = [
+    "Access",
+    "Activations",
+    "Edit",
+    "EditNeverFired",
+    "HookedModel",
+    "Positions",
+    "Prompts",
+    "Site",
+    "capture",
+    "capture_batches",
+    "edits",
+    "head_out",
+    "intervening",
+    "last_logits",
+    "sites",
+]

@@ -1,0 +1,168 @@
+"""Reading activations out of a forward pass: only what is asked for, and no further than needed."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks.activations import Activations
+from hooks.edits import Positions, _as_rows
+from hooks.prompts import Prompts
+from hooks.sites import HookedModel, Site, check_readable
+
+Logits = Literal["none", "last", "all"]
+NotFinite = Literal["refuse", "keep"]
+
+
+class _EverythingRead(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a forward pass whose remaining layers nobody asked for."""
+
+
+@torch.no_grad()
+def capture(
+    model: HookedModel,
+    prompts: Prompts | Tensor,
+    sites: Iterable[Site],
+    *,
+    positions: Positions | None = None,
+    logits: Logits = "none",
+    not_finite: NotFinite = "refuse",
+) -> Activations:
+    """Run `model` once on `prompts` and keep copies of what flows through `sites`.
+
+    Nothing above the last needed site is computed. What is kept for a prompt equals what that
+    prompt gives when it is run alone.
+
+    positions   none: all; an int: that position of every prompt; a tensor with one index for
+                each prompt, such as `task.positions["IO"]`; a list of ints: those of every
+                prompt. The pos axis then has one entry for each chosen position.
+    logits      "none"; "last": those at each prompt's last real token, (batch, 1, vocab), at
+                the price of one row; "all": (batch, pos, vocab).
+    not_finite  "refuse" NaN and Inf with an error that names the site, or "keep" them.
+    """
+    prompts = Prompts.of(prompts).to(_device(model))
+    wanted = list(dict.fromkeys(sites))
+    for site in wanted:
+        check_readable(model, site)
+    if not wanted and logits == "none":
+        raise ValueError('nothing to capture: name at least one site, or logits="last" or "all"')
+    rows = None if positions is None else _rows_of(positions, prompts)
+    kept: dict[Site, Tensor] = {}
+
+    def keep(site: Site) -> Callable[[Tensor, object], None]:
+        # The site is bound here: TransformerLens reports an alias's target as `hook.name`.
+        def read(activation: Tensor, hook: object) -> None:
+            if site in kept:
+                raise RuntimeError(f"{site} fired twice in one pass; run check_model on this model")
+            kept[site] = _chosen(activation, rows, site)
+            if logits == "none" and len(kept) == len(wanted):
+                raise _EverythingRead
+
+        return read
+
+    found = None
+    with model.hooks(fwd_hooks=[(site.hook_name, keep(site)) for site in wanted]):
+        try:
+            found = _run(model, prompts, logits)
+        except _EverythingRead:
+            pass
+    silent = [str(site) for site in wanted if site not in kept]
+    if silent:
+        raise RuntimeError(f"nothing flowed through {', '.join(silent)} in {_name(model)}")
+    if not_finite == "refuse":
+        for site, activation in kept.items():
+            _check_finite(activation, prompts, rows, site)
+    return Activations(prompts, {site: kept[site] for site in wanted}, rows, found)
+
+
+def capture_batches(
+    model: HookedModel,
+    batches: Iterable[Prompts | Tensor],
+    sites: Iterable[Site],
+    *,
+    positions: Positions | None = None,
+    logits: Logits = "none",
+) -> Iterator[Activations]:
+    """`capture` over a corpus, one batch at a time, so that memory is the caller's choice."""
+    sites = list(sites)
+    for batch in batches:
+        yield capture(model, batch, sites, positions=positions, logits=logits)
+
+
+def last_logits(
+    model: HookedModel, prompts: Prompts | Tensor
+) -> Float[Tensor, "batch 1 vocab"]:
+    """The logits at each prompt's last real token; the other rows are not computed where the
+    model can leave them out. Unlike `capture` it follows the caller's choice of gradients."""
+    prompts = Prompts.of(prompts).to(_device(model))
+    last = prompts.last
+    if "logits_to_keep" in inspect.signature(model.original_model.forward).parameters:
+        rows = last.unique()
+        logits = model(prompts, logits_to_keep=rows)
+        return _take(logits, torch.searchsorted(rows, last)[:, None], 1)
+    return _take(model(prompts), last[:, None], 1)
+
+
+def _run(model: HookedModel, prompts: Prompts, logits: Logits) -> Tensor | None:
+    if logits == "last":
+        return last_logits(model, prompts)
+    found = model(prompts)
+    return found if logits == "all" else None
+
+
+def _rows_of(positions: Positions, prompts: Prompts) -> Int[Tensor, "batch chosen"]:
+    rows = _as_rows(positions, len(prompts)).to(prompts.tokens.device)
+    outside = (rows >= prompts.lengths[:, None]).any(dim=1)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"prompt {row} has {int(prompts.lengths[row])} tokens, asked for position "
+            f"{int(rows[row].max())}; positions count from 0"
+        )
+    return rows
+
+
+def _chosen(activation: Tensor, rows: Tensor | None, site: Site) -> Tensor:
+    """A copy of the activation, or of its chosen positions."""
+    if rows is None:
+        return activation.detach().clone()
+    axis = site.axes.index("query" if "query" in site.axes else "pos")
+    return _take(activation.detach(), rows, axis)
+
+
+def _take(activation: Tensor, rows: Int[Tensor, "batch chosen"], axis: int) -> Tensor:
+    shape = [1] * activation.ndim
+    shape[0], shape[axis] = rows.shape
+    target = list(activation.shape)
+    target[axis] = rows.shape[1]
+    return activation.gather(axis, rows.reshape(shape).expand(target))
+
+
+def _check_finite(activation: Tensor, prompts: Prompts, rows: Tensor | None, site: Site) -> None:
+    if site.stream == "scores":  # masked scores are infinite by design
+        activation = activation.nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=0.0)
+    if bool(torch.isfinite(activation.sum())):  # one pass instead of two
+        return
+    axis = site.axes.index("query" if "query" in site.axes else "pos")
+    bad = ~torch.isfinite(activation)
+    where = bad.movedim(axis, 1).flatten(2).any(dim=2)
+    if rows is None:
+        where = where & prompts.mask.bool()
+    if bool(where.any()):
+        prompt, position = where.nonzero()[0].tolist()
+        at = position if rows is None else int(rows[prompt, position])
+        raise FloatingPointError(
+            f"NaN or Inf at {site}, prompt {prompt}, position {at}; "
+            'capture(..., not_finite="keep") keeps it'
+        )
+
+
+def _device(model: HookedModel) -> torch.device:
+    return next(model.original_model.parameters()).device
+
+
+def _name(model: Any) -> str:
+    return str(getattr(model.cfg, "architecture", type(model).__name__))

@@ -1,0 +1,54 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from hooks import Prompts
+from workbench import models
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars hide what failed
+
+
+@pytest.fixture(scope="session")
+def tiny() -> models.Model:
+    return models.load("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_gqa() -> models.Model:
+    return models.load("tiny-gqa")
+
+
+@pytest.fixture(scope="session")
+def default_model() -> models.Model:
+    return models.load("smollm2-135m")
+
+
+@pytest.fixture(params=["tiny", "tiny-gqa"])
+def small(request, tiny, tiny_gqa) -> models.Model:
+    """Each of the two small models in turn."""
+    return tiny if request.param == "tiny" else tiny_gqa
+
+
+@pytest.fixture
+def prompts() -> Prompts:
+    """Three prompts of different lengths, padded."""
+    tokens = torch.randint(5, 200, (3, 7), generator=torch.Generator().manual_seed(1))
+    return Prompts(tokens, torch.tensor([7, 5, 3]))
+
+
+@pytest.fixture
+def others() -> Prompts:
+    """Three other prompts of the same lengths."""
+    tokens = torch.randint(5, 200, (3, 7), generator=torch.Generator().manual_seed(2))
+    return Prompts(tokens, torch.tensor([7, 5, 3]))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Public data sets beside the repository; not part of it."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the public data sets that this test reads are not beside the repository")
+    return folder

@@ -1,0 +1,8 @@
+"""Edits and a metric to one number per prompt: what every analysis that intervenes shares.
+
+Does not know which question is being asked.
+"""
+
+from workbench.effects.measure import measure
+
+__all__ = ["measure"]

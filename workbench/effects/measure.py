@@ -1,0 +1,37 @@
+"""The metric of a task's prompts, with or without edits, computing only the rows it reads."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Edit, HookedModel, Prompts, Site, intervening, last_logits
+from workbench.metrics import Metric
+from workbench.tasks import Task
+
+
+@torch.no_grad()
+def measure(
+    model: HookedModel,
+    task: Task,
+    *,
+    metric: Metric,
+    edits: Mapping[Site, Edit | Sequence[Edit]] | None = None,
+    prompts: Prompts | None = None,
+) -> Float[Tensor, " batch"]:
+    """`metric` of each prompt in one forward pass, on the CPU, in the order of the task.
+
+    `prompts` are the task's clean ones unless others are given.
+    """
+    prompts = task.clean if prompts is None else prompts
+    if edits:
+        with intervening(model, edits):
+            logits = _logits(model, prompts, metric)
+    else:
+        logits = _logits(model, prompts, metric)
+    return metric(logits, task, prompts).float().cpu()
+
+
+def _logits(model: HookedModel, prompts: Prompts, metric: Metric) -> Tensor:
+    return last_logits(model, prompts) if metric.rows == "last" else model(prompts)

@@ -1,0 +1,5 @@
+"""How much each attention head matters, and which heads stand in for each other."""
+
+from workbench.heads.ablation import Ablation, Head, HeadEffects, ablate_each
+
+__all__ = ["Ablation", "Head", "HeadEffects", "ablate_each"]

@@ -1,0 +1,216 @@
+"""How much each attention head matters to a task when it alone is ablated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from hooks import Edit, HookedModel, Site, capture, edits, sites
+from workbench import statistics
+from workbench.effects import measure
+from workbench.metrics import Metric
+from workbench.results import Result
+from workbench.tasks import Task, solved
+
+Head = tuple[int, int]
+"""(layer, head), both counted from zero."""
+
+Ablation = Literal["zero", "mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadEffects(Result):
+    """Change in a metric when each head is ablated alone. Negative: the head was helping.
+
+    `p` is corrected for testing every head at once (max-statistic over sign flips, Westfall
+    & Young 1993): the chance that any head of a model in which no head matters looks as
+    strong. `low` and `high` bound each head's own mean effect, uncorrected.
+    """
+
+    effect: Float[Tensor, "layer head"] = field(metadata={"means": "mean change in the metric"})
+    low: Float[Tensor, "layer head"] = field(metadata={"means": "lower 95 % bound of effect"})
+    high: Float[Tensor, "layer head"] = field(metadata={"means": "upper 95 % bound of effect"})
+    p: Float[Tensor, "layer head"] = field(metadata={"means": "p-value, corrected for all heads"})
+    per_prompt: Float[Tensor, "layer head batch"] = field(
+        metadata={"means": "change in the metric of each prompt"}
+    )
+    baseline: Float[Tensor, " batch"] = field(metadata={"means": "the metric without ablation"})
+    metric: str
+    unit: str
+    ablation: str
+    task: str
+    task_digest: str
+    model: str
+    model_digest: str
+    caveat: str = ""
+
+    def most_helpful(self, n: int) -> list[Head]:
+        """The `n` heads whose loss costs most, worst first."""
+        return self._ranked(self.effect, n)
+
+    def least_helpful(self, n: int) -> list[Head]:
+        """The `n` heads whose loss costs least (or gains most), best to remove first."""
+        return self._ranked(-self.effect, n)
+
+    def significant(self, level: float = 0.05) -> list[Head]:
+        """The heads whose corrected p-value is at most `level`, strongest effect first."""
+        order = self._ranked(-self.effect.abs(), self.effect.numel())
+        return [head for head in order if self.p[head] <= level]
+
+    def sentence(self) -> str:
+        """What was found, in one sentence or two."""
+        found = self.significant()
+        helping = [head for head in found if self.effect[head] < 0]
+        base = self.baseline.mean().item()
+        text = (
+            f"Of {self.effect.numel()} heads of {self.model}, {len(found)} change {self.metric} on "
+            f"{self.task} when {self.ablation}-ablated alone (corrected p ≤ 0.05): {len(helping)} "
+            f"help, {len(found) - len(helping)} get in the way. Without ablation it is "
+            f"{base:+.2f} {self.unit} over {len(self.baseline)} prompts."
+        )
+        if helping:
+            layer, head = helping[0]
+            value, low, high = (float(v[layer, head]) for v in (self.effect, self.low, self.high))
+            text += (
+                f" The most helpful is head {layer}.{head}: "
+                f"{value:+.2f} {self.unit} [{low:+.2f}, {high:+.2f}] without it."
+            )
+        return f"{text} {self.caveat}".strip()
+
+    def headline(self) -> dict[str, float]:
+        """The strongest helping head's effect with its bounds, and how many are significant."""
+        layer, head = self.most_helpful(1)[0]
+        at = (layer, head)
+        return {
+            "effect": float(self.effect[at]),
+            "low": float(self.low[at]),
+            "high": float(self.high[at]),
+            "layer": layer,
+            "head": head,
+            "significant": len(self.significant()),
+        }
+
+    def table(self, n: int = 15) -> str:
+        """The strongest heads as text, one a line."""
+        order = self._ranked(-self.effect.abs(), n)
+        lines = [f"head   effect ({self.unit})   95 % bounds        p (corrected)"]
+        for layer, head in order:
+            value, low, high, p = (
+                float(v[layer, head]) for v in (self.effect, self.low, self.high, self.p)
+            )
+            mark = " *" if p <= 0.05 else ""
+            bounds = f"[{low:+.3f}, {high:+.3f}]"
+            lines.append(f"{f'{layer}.{head}':<6} {value:+.3f}           {bounds:<18} {p:.4f}{mark}")
+        return "\n".join(lines)
+
+    def _ranked(self, by: Float[Tensor, "layer head"], n: int) -> list[Head]:
+        order = by.flatten().argsort(stable=True)[:n].tolist()
+        width = self.effect.shape[1]
+        return [(index // width, index % width) for index in order]
+
+
+def ablate_each(
+    model: HookedModel,
+    task: Task,
+    *,
+    metric: Metric,
+    ablation: Ablation = "zero",
+    batch_size: int = 64,
+    seed: int = 0,
+) -> HeadEffects:
+    """Ablate every head of `model` in turn, alone, at all positions of the clean prompts.
+
+    "zero" writes zeros in place of the head's z; "mean" writes its mean over the real tokens
+    of the task's corrupt prompts, in which what the task asks for is absent. The first tokens
+    are left out of that mean: attention sinks make them unlike all others. `seed` draws the
+    bootstrap and the sign flips.
+    """
+    shape = (model.cfg.n_layers, model.cfg.n_heads)
+    writes = _edits(model, task, ablation, batch_size)
+    parts = [slice(at, at + batch_size) for at in range(0, len(task), batch_size)]
+    baseline = torch.cat([measure(model, task[part], metric=metric[part]) for part in parts])
+    per_prompt = torch.zeros(*shape, len(task))
+    bar = tqdm(total=shape[0] * shape[1], desc="ablating heads", unit="head", mininterval=0.5)
+    with bar:
+        for layer in range(shape[0]):
+            for head in range(shape[1]):
+                edit = {Site("z", layer): writes(layer, head)}
+                for part in parts:
+                    found = measure(model, task[part], metric=metric[part], edits=edit)
+                    per_prompt[layer, head, part] = found - baseline[part]
+                bar.update()
+    return _result(model, task, per_prompt, baseline, metric=metric, ablation=ablation, seed=seed)
+
+
+def _edits(
+    model: HookedModel, task: Task, ablation: Ablation, batch_size: int
+) -> Callable[[int, int], Edit]:
+    """A function from layer and head to the edit that ablates it."""
+    if ablation == "zero":
+        return lambda layer, head: edits.zero(heads=[head])
+    if ablation != "mean":
+        raise ValueError(f"no ablation {ablation!r}; there are 'zero' and 'mean'")
+    means = _means(model, task, batch_size)
+    return lambda layer, head: edits.mean(means[Site("z", layer)], heads=[head])
+
+
+def _means(
+    model: HookedModel, task: Task, batch_size: int
+) -> dict[Site, Float[Tensor, "head d_head"]]:
+    """Each head's mean z over the real tokens of the corrupt prompts, but for the first ones."""
+    if int(task.corrupt.lengths.min()) < 2:
+        raise ValueError("mean ablation needs prompts of at least two tokens")
+    wanted = sites.all(model, "z")
+    totals: dict[Site, Tensor] = {}
+    count = 0.0
+    for prompts in task.corrupt.batches(batch_size):
+        seen = capture(model, prompts, wanted)
+        real = seen.prompts.mask.clone()
+        real[:, 0] = 0
+        count += float(real.sum())
+        for site in wanted:
+            part = einsum(seen[site].double(), real.double(), "b p head d, b p -> head d")
+            totals[site] = totals[site] + part if site in totals else part
+    dtype = next(model.original_model.parameters()).dtype
+    return {site: (total / count).to(dtype) for site, total in totals.items()}
+
+
+def _result(
+    model: HookedModel,
+    task: Task,
+    per_prompt: Float[Tensor, "layer head batch"],
+    baseline: Float[Tensor, " batch"],
+    *,
+    metric: Metric,
+    ablation: str,
+    seed: int,
+) -> HeadEffects:
+    effect, low, high = statistics.bounds(per_prompt, seed=seed)
+    test = statistics.permutation_test(per_prompt, seed=seed)
+    origin = getattr(model, "origin", None)
+    return HeadEffects(
+        effect=effect.float(),
+        low=low.float(),
+        high=high.float(),
+        p=test.corrected.float(),
+        per_prompt=per_prompt,
+        baseline=baseline,
+        metric=metric.name,
+        unit=metric.unit,
+        ablation=ablation,
+        task=task.name,
+        task_digest=task.digest,
+        model=getattr(origin, "name", "a model"),
+        model_digest=getattr(origin, "digest", ""),
+        caveat=_caveat(model, task),
+    )
+
+
+def _caveat(model: HookedModel, task: Task) -> str:
+    found = solved(model, task)
+    return "" if found.is_solved else f"Caveat: {found.sentence()} The effects may be noise."

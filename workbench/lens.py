@@ -1,0 +1,306 @@
+"""What the residual stream already says about the answer, and who wrote it there.
+
+The logit lens reads each layer through the final norm and the unembedding (nostalgebraist
+2020). Direct logit attribution splits the final logit difference into what every head and MLP
+wrote (Elhage et al. 2021). Neither shows what a component causes: for that, intervene.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.tools.analysis import logit_readout
+
+from hooks import Activations, HookedModel, Site, capture, head_out, sites
+from workbench import statistics
+from workbench.results import Result
+from workbench.tasks import Task, solved
+from workbench.tasks.task import ABSENT
+
+
+@dataclass(frozen=True, eq=False)
+class LogitLens(Result):
+    """Log-probability of the answer if the model stopped after each layer. Higher is surer.
+
+    Depth 0 is the embedding, depth n what leaves block n - 1; the last one is the model's own.
+    """
+
+    logprob: Float[Tensor, " depth"] = field(metadata={"means": "mean log p(answer)"})
+    low: Float[Tensor, " depth"] = field(metadata={"means": "lower 95 % bound of logprob"})
+    high: Float[Tensor, " depth"] = field(metadata={"means": "upper 95 % bound of logprob"})
+    per_prompt: Float[Tensor, "depth batch"] = field(metadata={"means": "log p(answer)"})
+    foil: Float[Tensor, "depth batch"] = field(metadata={"means": "log p(foil)"})
+    rank: Int[Tensor, "depth batch"] = field(metadata={"means": "rank of the answer, 0 is first"})
+    unit: str
+    task: str
+    task_digest: str
+    model: str
+    model_digest: str
+    caveat: str = ""
+
+    def first_right(self) -> int | None:
+        """The first depth from which on the answer beats the foil for most prompts; None: never."""
+        ahead = (self.per_prompt > self.foil).float().mean(dim=1) > 0.5
+        for depth in range(len(ahead)):
+            if bool(ahead[depth:].all()):
+                return depth
+        return None
+
+    def sentence(self) -> str:
+        """What was found, in a sentence."""
+        at = self.first_right()
+        when = "never stays ahead" if at is None else f"stays ahead of the foil from depth {at} on"
+        final = f"{float(self.logprob[-1]):.2f} [{float(self.low[-1]):.2f}, "
+        final += f"{float(self.high[-1]):.2f}] {self.unit}"
+        return (
+            f"Read through the final norm, the answer of {self.task} {when} "
+            f"(of {len(self.logprob) - 1} layers of {self.model}); in the end its "
+            f"log-probability is {final}. {self.caveat}"
+        ).strip()
+
+    def headline(self) -> dict[str, float]:
+        """The final log-probability with its bounds."""
+        names = ("logprob", "low", "high")
+        return {name: float(getattr(self, name)[-1]) for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class DirectAttribution(Result):
+    """What each component wrote into logit(answer) - logit(foil). Positive: for the answer.
+
+    Seen through the final norm with its scale as it was, so that everything adds up:
+    embed + heads + attention biases + MLPs + constant = total, for every prompt.
+    """
+
+    head: Float[Tensor, "layer head"] = field(metadata={"means": "mean direct effect of a head"})
+    low: Float[Tensor, "layer head"] = field(metadata={"means": "lower 95 % bound of head"})
+    high: Float[Tensor, "layer head"] = field(metadata={"means": "upper 95 % bound of head"})
+    mlp: Float[Tensor, " layer"] = field(metadata={"means": "mean direct effect of an MLP"})
+    mlp_low: Float[Tensor, " layer"] = field(metadata={"means": "lower 95 % bound of mlp"})
+    mlp_high: Float[Tensor, " layer"] = field(metadata={"means": "upper 95 % bound of mlp"})
+    p: Float[Tensor, "layer head"] = field(metadata={"means": "p-value, corrected for all heads"})
+    head_per_prompt: Float[Tensor, "layer head batch"]
+    mlp_per_prompt: Float[Tensor, "layer batch"]
+    bias_per_prompt: Float[Tensor, "layer batch"] = field(metadata={"means": "attention biases"})
+    embed_per_prompt: Float[Tensor, " batch"]
+    constant: Float[Tensor, " batch"] = field(metadata={"means": "biases of norm and unembedding"})
+    total: Float[Tensor, " batch"] = field(metadata={"means": "the model's logit difference"})
+    unit: str
+    task: str
+    task_digest: str
+    model: str
+    model_digest: str
+    caveat: str = ""
+
+    def attention(self) -> Float[Tensor, "layer batch"]:
+        """What attention as a whole wrote in each layer."""
+        return self.head_per_prompt.sum(dim=1) + self.bias_per_prompt
+
+    def strongest(self, n: int) -> list[tuple[int, int]]:
+        """The `n` heads that write most for or against the answer, strongest first."""
+        order = self.head.abs().flatten().argsort(descending=True, stable=True)[:n].tolist()
+        return [divmod(index, self.head.shape[1]) for index in order]
+
+    def sentence(self) -> str:
+        """What was found, in a sentence."""
+        names = ", ".join(f"{a}.{b} ({float(self.head[a, b]):+.2f})" for a, b in self.strongest(3))
+        parts = (self.attention().sum(0), self.mlp_per_prompt.sum(0), self.embed_per_prompt)
+        attention, mlps, embed = (float(part.mean()) for part in parts)
+        return (
+            f"The logit difference of {self.task} in {self.model} is "
+            f"{float(self.total.mean()):+.2f} {self.unit}: attention wrote {attention:+.2f}, MLPs "
+            f"{mlps:+.2f}, the embedding {embed:+.2f}. Strongest heads: {names}. {self.caveat}"
+        ).strip()
+
+    def headline(self) -> dict[str, float]:
+        """The strongest head's direct effect with its bounds."""
+        layer, head = self.strongest(1)[0]
+        at = (layer, head)
+        found = {name: float(getattr(self, name)[at]) for name in ("low", "high")}
+        return {"effect": float(self.head[at]), **found, "layer": layer, "head": head}
+
+    def table(self, n: int = 15) -> str:
+        """The strongest heads as text, one a line."""
+        lines = [f"head   wrote ({self.unit})   95 % bounds        p (corrected)"]
+        for at in self.strongest(n):
+            value, low, high, p = (float(v[at]) for v in (self.head, self.low, self.high, self.p))
+            mark = " *" if p <= 0.05 else ""
+            name, bounds = f"{at[0]}.{at[1]}", f"[{low:+.3f}, {high:+.3f}]"
+            lines.append(f"{name:<6} {value:+.3f}          {bounds:<18} {p:.4f}{mark}")
+        return "\n".join(lines)
+
+
+def logit_lens(model: HookedModel, task: Task, *, seed: int = 0) -> LogitLens:
+    """Log p(answer) at the last position of the clean prompts after every layer.
+
+    Uses TransformerLens's readout, which goes through the model's own norm, unembedding and
+    soft cap, so the last depth is the model's own log-probability.
+    """
+    wanted = [Site("resid_pre", 0), *sites.all(model, "resid_post")]
+    seen = capture(model, task.clean, wanted, positions=task.clean.last)
+    stack = torch.stack([rearrange(seen[site], "batch 1 d -> batch d") for site in wanted])
+    answer, rank = _read(model, stack, task.answer)
+    foil, _ = _read(model, stack, task.foil)
+    logprob, low, high = statistics.bounds(answer, seed=seed)
+    return LogitLens(
+        logprob=logprob.float(),
+        low=low.float(),
+        high=high.float(),
+        per_prompt=answer,
+        foil=foil,
+        rank=rank,
+        unit="nats",
+        **_labels(model, task),
+    )
+
+
+def _read(
+    model: HookedModel, stack: Float[Tensor, "depth batch d_model"], ids: Int[Tensor, "batch ids"]
+) -> tuple[Float[Tensor, "depth batch"], Int[Tensor, "depth batch"]]:
+    """Log-probability of a set of ids, and the best rank among them."""
+    found, ranks = [], []
+    for column in ids.to(stack.device).T:
+        targets = column.clamp(min=0).expand(stack.shape[:2])
+        readout = logit_readout(model, stack, targets=targets, return_type="log_probs")
+        absent = column == ABSENT
+        found.append(readout.values[..., 0].masked_fill(absent, -torch.inf))
+        assert readout.target_ranks is not None
+        ranks.append(readout.target_ranks[..., 0].masked_fill(absent, model.cfg.d_vocab))
+    logprobs = torch.stack(found).logsumexp(dim=0)
+    return logprobs.float().cpu(), torch.stack(ranks).amin(dim=0).long().cpu()
+
+
+@torch.no_grad()
+def direct_attribution(model: HookedModel, task: Task, *, seed: int = 0) -> DirectAttribution:
+    """Split the logit difference at the last position into what each component wrote.
+
+    Refused where nothing adds up: answers or foils that are sets, heads whose sum is
+    normalised before it is added (Gemma 2 and 3), soft-capped logits.
+    """
+    if task.answer.shape[1] > 1 or task.foil.shape[1] > 1:
+        raise ValueError(
+            f"{task.name} has sets of answers or foils, whose logits do not add up: direct "
+            "attribution needs one answer and one foil for each prompt"
+        )
+    parts = [*sites.all(model, "z"), *sites.all(model, "attn_out"), Site("resid_pre", 0)]
+    has_mlp = "mlp_out" in model.access.readable
+    parts += sites.all(model, "mlp_out") if has_mlp else []
+    seen = capture(
+        model, task.clean, [*parts, Site("final")], positions=task.clean.last, logits="last"
+    )
+    write = _Direction.of(model, task, seen)
+    layers = range(model.cfg.n_layers)
+    heads = torch.stack([write(head_out(model, seen, layer)[:, 0]).T for layer in layers])
+    attention = torch.stack([write(seen[Site("attn_out", layer)][:, 0]) for layer in layers])
+    mlps = torch.zeros_like(attention)
+    if has_mlp:
+        mlps = torch.stack([write(seen[Site("mlp_out", layer)][:, 0]) for layer in layers])
+    embed = write(seen[Site("resid_pre", 0)][:, 0])
+    total = _checked_total(seen, task, attention.sum(0) + mlps.sum(0) + embed + write.constant)
+    return _attributed(
+        model,
+        task,
+        seed=seed,
+        head_per_prompt=heads.float().cpu(),
+        mlp_per_prompt=mlps.float().cpu(),
+        bias_per_prompt=(attention - heads.sum(dim=1)).float().cpu(),
+        embed_per_prompt=embed.float().cpu(),
+        constant=write.constant.float().cpu(),
+        total=total.float().cpu(),
+    )
+
+
+def _attributed(
+    model: HookedModel, task: Task, *, seed: int, **per_prompt: Tensor
+) -> DirectAttribution:
+    head, low, high = statistics.bounds(per_prompt["head_per_prompt"], seed=seed)
+    mlp, mlp_low, mlp_high = statistics.bounds(per_prompt["mlp_per_prompt"], seed=seed)
+    test = statistics.permutation_test(per_prompt["head_per_prompt"], seed=seed)
+    return DirectAttribution(
+        head=head.float(),
+        low=low.float(),
+        high=high.float(),
+        mlp=mlp.float(),
+        mlp_low=mlp_low.float(),
+        mlp_high=mlp_high.float(),
+        p=test.corrected.float(),
+        unit="nats",
+        **per_prompt,
+        **_labels(model, task),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Direction:
+    """From a part of the residual stream to what it adds to the logit difference.
+
+    The final norm is affine once its scale is fixed. Its weight, bias and whether it centres
+    are found by calling it, so that LayerNorm, RMSNorm and Gemma's offset need no cases.
+    """
+
+    direction: Float[Tensor, "batch d_model"]
+    centres: bool
+    constant: Float[Tensor, " batch"]
+
+    def __call__(self, part: Float[Tensor, "batch ... d_model"]) -> Float[Tensor, "batch ..."]:
+        part = part.double()
+        if self.centres:
+            part = part - part.mean(dim=-1, keepdim=True)
+        return einsum(part, self.direction, "batch ... d_model, batch d_model -> batch ...")
+
+    @classmethod
+    def of(cls, model: HookedModel, task: Task, seen: Activations) -> "_Direction":
+        norm, unembed = model.ln_final, model.unembed  # type: ignore[attr-defined]
+        final = rearrange(seen[Site("final")], "batch 1 d -> batch d")
+        after = norm(final[:, None])[:, 0].double()
+        bias = norm(torch.zeros_like(final[:1, None]))[0, 0].double()
+        shifted = norm((final + final.abs().mean())[:, None])[:, 0].double()
+        centres = bool((shifted - after).abs().max() < 1e-3 * after.abs().max())
+        inner = final.double() - final.double().mean(-1, keepdim=True) * float(centres)
+        weight = _weight(inner, after - bias)
+        words = unembed.W_U.double().T.to(final.device)
+        difference = words[task.answer[:, 0]] - words[task.foil[:, 0]]
+        extra = getattr(unembed, "b_U", None)
+        constant = difference @ bias
+        if extra is not None:
+            constant = constant + (extra[task.answer[:, 0]] - extra[task.foil[:, 0]]).double()
+        return cls(difference * weight, centres, constant)
+
+
+def _weight(
+    before: Float[Tensor, "batch d_model"], after: Float[Tensor, "batch d_model"]
+) -> Float[Tensor, "batch d_model"]:
+    """The diagonal map of each prompt from before the norm to after it."""
+    safe = torch.where(before == 0, torch.ones_like(before), before)
+    return torch.where(before == 0, torch.zeros_like(after), after / safe)
+
+
+def _checked_total(
+    seen: Activations, task: Task, added: Float[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """The model's own logit difference, or an error where the parts do not add up to it."""
+    last = seen.logits[:, 0].double()
+    total = last.gather(1, task.answer) - last.gather(1, task.foil)
+    error = float((total[:, 0] - added).abs().max())
+    tolerance = 1e-3 if seen.logits.dtype in (torch.float32, torch.float64) else 5e-2
+    if error > tolerance * max(1.0, float(last.abs().max())):
+        raise ValueError(
+            f"what the components wrote misses the logit difference by {error:.3g}: something "
+            "stands between the last norm and the logits (a soft cap, a scale), so direct "
+            "attribution does not hold for this model"
+        )
+    return total[:, 0]
+
+
+def _labels(model: HookedModel, task: Task) -> dict[str, str]:
+    origin = getattr(model, "origin", None)
+    found = solved(model, task)
+    return {
+        "task": task.name,
+        "task_digest": task.digest,
+        "model": getattr(origin, "name", "a model"),
+        "model_digest": getattr(origin, "digest", ""),
+        "caveat": "" if found.is_solved else f"Caveat: {found.sentence()}",
+    }

@@ -1,0 +1,10 @@
+"""A name, a folder or a model in memory, to a model that can be studied.
+
+Knows where weights come from; does not know what will be asked of them.
+"""
+
+from workbench.models.bridge import Model, Origin, wrap
+from workbench.models.load import known, load
+from workbench.models.text import chat, prompts, words
+
+__all__ = ["Model", "Origin", "chat", "known", "load", "prompts", "words", "wrap"]

@@ -1,0 +1,124 @@
+"""One's own model in, a model to study out: the only place that names TransformerLens's classes."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.model_bridge.bridge import TransformerBridge
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+from hooks import Access, Prompts
+from hooks.conformance import audit
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which weights these are and where they came from."""
+
+    name: str
+    source: str
+    digest: str  # SHA-256 over every weight's name, type, shape and bytes
+
+
+class Model(TransformerBridge):
+    """A TransformerBridge that also takes `Prompts`, and says where its weights came from.
+
+    TransformerLens's own tools, `generate` and `run_with_cache` work on it as on any bridge.
+    """
+
+    origin: Origin
+
+    def forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:
+        """The logits, (batch, pos, vocab). Prompts bring their mask with them."""
+        if isinstance(input, Prompts):
+            prompts = input.to(next(self.original_model.parameters()).device)
+            kwargs.setdefault("attention_mask", prompts.mask)
+            input = prompts.tokens
+        return super().forward(input, *args, **kwargs)
+
+    @cached_property
+    def access(self) -> Access:
+        """Which sites can be read and written, found out by running the model once."""
+        return audit(self)
+
+
+def wrap(
+    model: nn.Module, tokenizer: Any = None, *, name: str = "in memory", source: str = "in memory"
+) -> Model:
+    """A model you already hold, ready to be studied: eval mode, gradients off, eager attention.
+
+    Takes a Hugging Face language model (on any device, in any precision, fine-tuned, adapters
+    merged) or a TransformerBridge already booted. The model itself is wrapped, not a copy: its
+    attention is switched to eager and its submodules are replaced, so save it before.
+    """
+    bridge = model if isinstance(model, TransformerBridge) else None
+    inner = model if bridge is None else bridge.original_model
+    origin = Origin(name, source, digest(inner))  # before wrapping, which renames the weights
+    inner.eval().requires_grad_(False)
+    if bridge is None:
+        bridge = _bridge(inner)
+    elif getattr(bridge, "compatibility_mode", False):
+        raise ValueError(
+            "this bridge is in compatibility mode, which folds and recentres its weights: "
+            "boot it again and wrap it without enable_compatibility_mode()"
+        )
+    elif tokenizer is None:
+        tokenizer = bridge.tokenizer
+    bridge.eval().requires_grad_(False)
+    bridge.__class__ = Model  # the same object, so its hooks and weights stay what they are
+    assert isinstance(bridge, Model)
+    bridge.origin = origin
+    _hold(bridge, tokenizer)
+    return bridge
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over every weight of a model: name, type, shape and bytes. Tied weights count once."""
+    by_place: dict[tuple[int, tuple[int, ...], torch.dtype], tuple[str, Tensor]] = {}
+    for name, weight in sorted(model.state_dict().items()):
+        by_place.setdefault((weight.data_ptr(), tuple(weight.shape), weight.dtype), (name, weight))
+    with ThreadPoolExecutor(2) as pool:
+        lines = list(pool.map(_digest_of, by_place.values()))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _digest_of(named: tuple[str, Tensor]) -> str:
+    name, weight = named
+    plain = weight.detach().cpu().contiguous().flatten()
+    content = plain.view(torch.uint8).numpy() if plain.numel() else b""
+    return f"{name} {weight.dtype} {tuple(weight.shape)} {hashlib.sha256(content).hexdigest()}"
+
+
+def _bridge(model: nn.Module) -> TransformerBridge:
+    config = getattr(model, "config", None)
+    if config is None:
+        raise TypeError(
+            f"cannot wrap a {type(model).__name__}: expected a Hugging Face language model "
+            "or a TransformerBridge"
+        )
+    if hasattr(model, "set_attn_implementation"):
+        model.set_attn_implementation("eager")
+    try:
+        return build_bridge_from_module(model, type(model).__name__, hf_config=config)
+    except ValueError as error:
+        raise ValueError(
+            f"TransformerLens has no bridge for {type(model).__name__}: {error}. "
+            "It takes language models with their head, such as LlamaForCausalLM"
+        ) from error
+
+
+def _hold(bridge: Model, tokenizer: Any) -> None:
+    """Give the bridge our tokenizer as it is: TransformerLens would read it anew from a hub."""
+    bridge.tokenizer = tokenizer
+    prepends = False
+    if tokenizer is not None:
+        ids = list(tokenizer("a")["input_ids"])
+        bos = tokenizer.bos_token_id
+        prepends = bos is not None and bool(ids) and ids[0] == bos
+        bridge.cfg.tokenizer_appends_eos = bool(ids) and ids[-1] == tokenizer.eos_token_id
+    bridge.cfg.tokenizer_prepends_bos = prepends
+    bridge.cfg.default_prepend_bos = prepends

@@ -1,0 +1,85 @@
+"""Which function makes the model that a name stands for."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+
+from workbench.models import checkpoint, huggingface, smollm2, tiny
+from workbench.models.bridge import Model, Origin
+
+
+class _Loader(Protocol):
+    def __call__(self, name: str, *, device: str, dtype: torch.dtype) -> Model: ...
+
+
+known: Mapping[str, _Loader] = {
+    "smollm2-135m": smollm2.load,
+    "tiny": tiny.load,
+    "tiny-gqa": tiny.load,
+}
+"""The models that have a name here."""
+
+observers: list[Callable[[Origin], None]] = []
+"""Told of every model that is loaded, so that a run's record can name its weights."""
+
+RemoteCode = Literal["refuse", "run"]
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    remote_code: RemoteCode = "refuse",
+) -> Model:
+    """A model ready to be studied: in eval mode, gradients off, its weights' digest taken.
+
+    `name` is one of `known`; a folder in Hugging Face format; a `.gguf` file; a checkpoint in
+    TransformerLens format (a folder with config.json and one .safetensors, .pt or .pth file,
+    or that file with a .json of the same name beside it); or a name on the Hugging Face hub,
+    "owner/model". Code that comes with weights is not run unless `remote_code="run"`.
+    """
+    with torch.random.fork_rng(devices=[]):  # libraries draw weights that are then replaced
+        model = _load(str(name), device, dtype, remote_code)
+    for observer in observers:
+        observer(model.origin)
+    return model
+
+
+def _load(name: str, device: str, dtype: torch.dtype, remote_code: RemoteCode) -> Model:
+    if name in known:
+        return known[name](name, device=device, dtype=dtype)
+    if Path(name).expanduser().exists():
+        return _from_disk(Path(name).expanduser(), name, device, dtype, remote_code)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return huggingface.from_hub(name, device=device, dtype=dtype, remote_code=remote_code)
+    raise ValueError(_unknown(name))
+
+
+def _from_disk(  # noqa: PLR0917 - what `load` was given
+    path: Path, name: str, device: str, dtype: torch.dtype, remote_code: RemoteCode
+) -> Model:
+    if path.suffix == ".gguf":
+        return huggingface.from_gguf(path, name, device=device, dtype=dtype)
+    if checkpoint.is_checkpoint(path):
+        return checkpoint.load(path, name, device=device, dtype=dtype)
+    if path.is_dir() and (path / "config.json").exists():
+        return huggingface.from_folder(
+            path, name, device=device, dtype=dtype, remote_code=remote_code
+        )
+    raise ValueError(
+        f"{path} is no model: expected a folder with config.json and weights, a .gguf file, or a "
+        ".safetensors, .pt or .pth file with a config of the same name (.json) beside it"
+    )
+
+
+def _unknown(name: str) -> str:
+    near = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return (
+        f"no model {name!r}{hint} Known are {', '.join(map(repr, known))}; a folder, a .gguf "
+        'file or a hub name ("owner/model") works too, and there is no such file here'
+    )

@@ -1,0 +1,56 @@
+"""Results to figures. Draws what it is given; computes nothing but where things go.
+
+The only room that knows matplotlib. It knows no model, and no file but the one that `save` is
+told to write. Importing it lets results show themselves in Jupyter.
+"""
+
+from functools import singledispatch
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from workbench import results
+from workbench.heads import HeadEffects
+from workbench.lens import DirectAttribution, LogitLens
+from workbench.plots.heads import draw_head_effects
+from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
+from workbench.plots.style import encoded
+
+__all__ = ["draw", "png", "save"]
+
+
+@singledispatch
+def draw(result: object, ax: Axes | None = None) -> Figure:
+    """The one figure that shows a result; each kind of result has its own.
+
+    A new figure, unknown to pyplot; or, where `ax` is given, the main panel drawn into it, and
+    the figure that it belongs to.
+    """
+    known = ", ".join(sorted(kind.__name__ for kind in draw.registry if kind is not object))
+    raise NotImplementedError(
+        f"there is no figure for {type(result).__name__}, only for {known}: write a function from "
+        "the result to a Figure in workbench/plots/ and register it there with draw.register"
+    )
+
+
+draw.register(HeadEffects, draw_head_effects)
+draw.register(LogitLens, draw_logit_lens)
+draw.register(DirectAttribution, draw_direct_attribution)
+
+
+def save(result_or_figure: object, path: Path | str) -> None:
+    """Write a figure, or the figure of a result, as the png, pdf or svg that `path` ends in."""
+    figure = result_or_figure if isinstance(result_or_figure, Figure) else draw(result_or_figure)
+    Path(path).write_bytes(encoded(figure, Path(path).suffix.removeprefix(".").lower()))
+
+
+def png(result: object) -> bytes:
+    """The figure of a result as the bytes of a png."""
+    return encoded(draw(result), "png")
+
+
+@results.drawn_by
+def _shown(result: object) -> bytes | None:
+    """What Jupyter shows: nothing where this kind of result has no figure."""
+    return None if draw.dispatch(type(result)) is draw.dispatch(object) else png(result)

@@ -1,0 +1,92 @@
+"""Putting the parts of a page together."""
+
+import base64
+import inspect
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from workbench.report.making import command, details, warned
+from workbench.report.question import asked
+from workbench.report.rows import LEVEL, table
+from workbench.results import Result
+
+_KINDS = {b"\x89PNG": "image/png", b"<?xml": "image/svg+xml", b"<svg": "image/svg+xml"}
+"""The first bytes of the figures that every browser shows."""
+
+
+def write(
+    path: Path | str,
+    *,
+    result: Result,
+    docstring: str,
+    config: dict[str, Any],
+    record: dict[str, Any],
+    figure: Path | bytes,
+    name: str = "",
+) -> None:
+    """Write a run as one HTML page that needs no other file and no network.
+
+    `docstring` is the experiment's, with its parts Question, Method, Compare, Read and Caveat;
+    `record` is what was written down about how the run was made; `figure` a png or svg. `name` is
+    the experiment's, as the command line knows it; the record's unless given. All words and
+    numbers are escaped: nothing in them can become part of the page's code.
+    """
+    name = name or str(record.get("experiment", ""))
+    image = figure if isinstance(figure, bytes) else figure.read_bytes()
+    source = resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page.filters["prose"] = _prose
+    text = page.from_string(source).render(
+        asked=asked(docstring),
+        name=name,
+        finding=_finding(result),
+        caveat=getattr(result, "caveat", ""),
+        subject=_subject(result),
+        meaning=_meaning(result),
+        table=table(result),
+        level=LEVEL,
+        image=_data_uri(image),
+        config=config,
+        details=details(record),
+        warnings=warned(record),
+        command=command(name, config) if name else "",
+    )
+    Path(path).write_text(text, encoding="utf-8", errors="replace")
+
+
+def _finding(result: Result) -> str:
+    """The result's sentence without its caveat, which has a place of its own."""
+    caveat = getattr(result, "caveat", "")
+    return result.sentence().removesuffix(caveat).strip()
+
+
+def _subject(result: Result) -> list[tuple[str, str]]:
+    """What was asked of what: the fields that name the model, the task and the metric."""
+    names = ("model", "task", "metric", "ablation", "unit")
+    return [(name, str(getattr(result, name))) for name in names if getattr(result, name, "")]
+
+
+def _meaning(result: Result) -> list[str]:
+    """The docstring of the result by paragraph: the first says what its sign means."""
+    text = inspect.getdoc(type(result)) or ""
+    return [" ".join(block.split()) for block in text.split("\n\n") if block.strip()]
+
+
+def _prose(text: str) -> Markup:
+    """A docstring's text, escaped, with its `names` set as code and its dashes as dashes."""
+    dashed = escape(text.replace(" -- ", " – "))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(dashed)))
+
+
+def _data_uri(image: bytes) -> str:
+    kind = next((kind for start, kind in _KINDS.items() if image.startswith(start)), None)
+    if kind is None:
+        raise ValueError(
+            f"the figure begins with {image[:8]!r}, which is neither png nor svg: save it as one"
+        )
+    return f"data:{kind};base64,{base64.b64encode(image).decode()}"

@@ -1,0 +1,139 @@
+"""A result as an xarray Dataset, and as a pandas table with one row per cell."""
+
+import inspect
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from torch import Tensor
+
+from workbench.results import annotations
+from workbench.results.encoding import Variable, Where, decode, dtype_name, encode
+
+FORMAT = 1
+"""Raised when a file of before can no longer be read."""
+
+_TIMES = {
+    "nanoseconds": "ns",
+    "microseconds": "us",
+    "milliseconds": "ms",
+    "seconds": "s",
+    "minutes": "min",
+    "hours": "h",
+    "days": "d",
+}
+"""Written as symbols: xarray turns numbers whose units are these words into time differences."""
+
+
+def to_xarray(result: Any) -> xr.Dataset:
+    """The result with named axes; the attributes say what it is and how it is stored."""
+    if isinstance(result, type):
+        raise TypeError(f"{result.__name__} is a class: give one of its results")
+    kind, layouts = type(result), {}
+    variables: dict[str, xr.Variable] = {}
+    lengths: dict[str, tuple[int, str]] = {}
+    for field, hint in annotations.stored_fields(kind):
+        where = Where(field.name, hint, field.metadata.get("axis"))
+        value = getattr(result, field.name)
+        if isinstance(value, Tensor) and not annotations.takes(hint, dtype_name(value)):
+            raise TypeError(f"field {field.name} holds {value.dtype}, annotated {hint}: cast it")
+        layouts[field.name], parts = encode(where, value)
+        for part, variable in parts.items():
+            name = f"{field.name}.{part}" if part else field.name
+            _agree(lengths, field.name, variable)
+            attributes = _attributes(field.metadata, variable)
+            variables[name] = xr.Variable(variable.dims, variable.values, attributes)
+    return xr.Dataset(variables, attrs=_header(kind, layouts))
+
+
+def from_xarray(kind: type[Any], dataset: xr.Dataset) -> Any:
+    """The result that `to_xarray` turned into this; the fields must be those of `kind`."""
+    layouts, values = json.loads(dataset.attrs["layout"]), {}
+    for field, hint in annotations.stored_fields(kind):
+        layout = layouts[field.name]
+        names = {
+            name.partition(".")[2]: name
+            for name in map(str, dataset.variables)
+            if name.partition(".")[0] == field.name
+        }
+        parts = {
+            part: Variable(
+                tuple(map(str, dataset[name].dims)),
+                dataset[name].values,
+                dataset[name].attrs.get("text", ""),
+            )
+            for part, name in names.items()
+        }
+        where = Where(field.name, hint, field.metadata.get("axis"))
+        values[field.name] = decode(where, layout, parts)
+    return kind(**values)
+
+
+def to_frame(result: Any, *, field: str = "") -> pd.DataFrame:
+    """One row per cell of `field`; a column per axis, then every field with only those axes.
+
+    Without `field`, the rows are those of the first tensor without a batch axis (of the first
+    tensor where all have one): ask for a per-prompt field by name. A result without tensors is
+    one row of its numbers and strings.
+    """
+    dataset = to_xarray(result).reset_coords()
+    tensors = [
+        one.name
+        for one, _ in annotations.stored_fields(type(result))
+        if isinstance(getattr(result, one.name), Tensor)
+    ]
+    if field and field not in tensors:
+        raise ValueError(
+            f"{field!r} is no tensor of {type(result).__name__}: choose from {tensors}"
+        )
+    if not tensors:
+        alone = {str(name): [one.item()] for name, one in dataset.items() if not one.dims}
+        return pd.DataFrame(alone)
+    whole = [name for name in tensors if "batch" not in dataset[name].dims]
+    dims = dataset[field or (whole or tensors)[0]].dims
+    sizes = [dataset.sizes[dim] for dim in dims]
+    index = np.indices(sizes).reshape(len(dims), int(np.prod(sizes)))
+    columns: dict[str, Any] = {str(dim): row for dim, row in zip(dims, index, strict=True)}
+    for name, one in dataset.items():
+        chosen = set(one.dims) <= set(dims) and (one.dims or name in tensors)
+        if chosen and name not in columns:
+            columns[str(name)] = one.values[tuple(columns[str(dim)] for dim in one.dims)].reshape(
+                -1
+            )
+    return pd.DataFrame(columns)
+
+
+def first_line(kind: type) -> str:
+    """The first line of the docstring: what the number is and what its sign means."""
+    return (inspect.getdoc(kind) or kind.__name__).split("\n")[0].strip()
+
+
+def _header(kind: type, layouts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": f"{kind.__module__}.{kind.__qualname__}",
+        "format": FORMAT,
+        "title": first_line(kind),
+        "layout": json.dumps(layouts),
+    }
+
+
+def _attributes(metadata: Any, variable: Variable) -> dict[str, str]:
+    unit = metadata.get("unit")
+    found = {
+        "long_name": metadata.get("means"),
+        "units": _TIMES.get(unit, unit),
+        "text": variable.text,
+    }
+    return {name: str(text) for name, text in found.items() if text}
+
+
+def _agree(lengths: dict[str, tuple[int, str]], field: str, variable: Variable) -> None:
+    for dim, length in zip(variable.dims, variable.values.shape, strict=True):
+        known, other = lengths.setdefault(dim, (length, field))
+        if known != length:
+            raise ValueError(
+                f"axis {dim!r} has length {known} in field {other} and {length} in field {field}: "
+                "fields that share an axis have one length; rename one axis or fix the field"
+            )

@@ -1,0 +1,146 @@
+"""From strings to a Task: every prompt in tokens, every role at its token, every pair checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from string import Formatter
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from hooks import Prompts
+from workbench.models.text import checked
+from workbench.tasks.task import ABSENT, Task
+from workbench.tasks.tokens import continuation, encoded, pieces, token_at
+
+Unfit = Literal["refuse", "drop"]
+"""What happens to a case that this tokenizer cannot express."""
+
+Span = tuple[int, int]
+"""From which character of the clean text, up to (not including) which."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prompt in strings, before any tokenizer has seen it.
+
+    answer, foil   what may follow `clean`, with its leading space
+    roles          role -> the characters of `clean`, or the index of the token
+    """
+
+    clean: str
+    corrupt: str
+    answer: tuple[str, ...]
+    foil: tuple[str, ...]
+    roles: Mapping[str, Span | int] = field(default_factory=dict)
+    group: str = ""
+
+
+class Unfitting(ValueError):
+    """A case that this tokenizer cannot express, and why."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    clean: list[int]
+    corrupt: list[int]
+    answer: list[int]
+    foil: list[int]
+    positions: dict[str, int]
+
+
+def fill(template: str, words: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
+    """The template with its slots filled, and where each slot's word came to stand."""
+    text, spans = "", {}
+    for literal, slot, _, _ in Formatter().parse(template):
+        text += literal
+        if slot is not None:
+            spans[slot] = (len(text), len(text) + len(words[slot]))
+            text += words[slot]
+    return text, spans
+
+
+def built(model: Any, name: str, cases: Sequence[Case], *, unfit: Unfit = "refuse") -> Task:
+    """The task made of `cases`; one that does not fit is refused by its row, or dropped."""
+    if unfit not in ("refuse", "drop"):
+        raise ValueError(f'{name}: unfit is "refuse" or "drop", not {unfit!r}')
+    kept: list[tuple[Case, _Row]] = []
+    for number, case in enumerate(cases):
+        try:
+            kept.append((case, _row(model.tokenizer, case)))
+        except Unfitting as problem:
+            if unfit == "refuse":
+                raise ValueError(
+                    f"{name}, row {number}: {problem}. "
+                    'Correct the row, or leave such rows out with unfit="drop"'
+                ) from None
+    if not kept:
+        raise ValueError(f"{name}: none of the {len(cases)} rows fits this tokenizer")
+    return _task(model, name, kept, dropped=len(cases) - len(kept))
+
+
+def _row(tokenizer: Any, case: Case) -> _Row:
+    clean, corrupt = encoded(tokenizer, case.clean), encoded(tokenizer, case.corrupt)
+    if len(clean) != len(corrupt):
+        raise Unfitting(
+            f"clean has {len(clean)} tokens {pieces(tokenizer, clean)}, corrupt has "
+            f"{len(corrupt)} {pieces(tokenizer, corrupt)}; both must have equally many"
+        )
+    if clean == corrupt:
+        raise Unfitting(f"clean and corrupt are the same tokens {pieces(tokenizer, clean)}")
+    answer = [_one(tokenizer, case.clean, word, "answer") for word in case.answer]
+    foil = [_one(tokenizer, case.clean, word, "foil") for word in case.foil]
+    if set(answer) & set(foil):
+        raise Unfitting(f"answer {case.answer} and foil {case.foil} share a token")
+    positions = {
+        role: place if isinstance(place, int) else token_at(tokenizer, case.clean, *place)
+        for role, place in case.roles.items()
+    }
+    positions.setdefault("END", len(clean) - 1)
+    outside = [role for role, at in positions.items() if not 0 <= at < len(clean)]
+    if outside:
+        raise Unfitting(
+            f"role {outside[0]!r} is at token {positions[outside[0]]}, but clean has "
+            f"{len(clean)} tokens, counted from 0"
+        )
+    return _Row(clean, corrupt, answer, foil, positions)
+
+
+def _one(tokenizer: Any, text: str, word: str, what: str) -> int:
+    """The single token that spells `word` after `text`."""
+    ids = continuation(tokenizer, text, word)
+    if ids is None or len(ids) != 1 or ids[0] == _unknown(tokenizer):
+        shown = encoded(tokenizer, text + word)[-4:] if ids is None else ids
+        hint = "" if word.startswith((" ", "\n")) else " (a word after a space is ' word')"
+        raise Unfitting(
+            f"{what} {word!r} after {text[-30:]!r} is {pieces(tokenizer, shown)}, "
+            f"not one token of its own{hint}"
+        )
+    return ids[0]
+
+
+def _unknown(tokenizer: Any) -> int | None:
+    return getattr(tokenizer, "unk_token_id", None)
+
+
+def _task(model: Any, name: str, kept: Sequence[tuple[Case, _Row]], *, dropped: int) -> Task:
+    cases, rows = [case for case, _ in kept], [row for _, row in kept]
+    templates = tuple(dict.fromkeys(case.group for case in cases))
+    return Task(
+        name,
+        checked(model, [row.clean for row in rows], [case.clean for case in cases]),
+        checked(model, [row.corrupt for row in rows], [case.corrupt for case in cases]),
+        id_sets([row.answer for row in rows]),
+        id_sets([row.foil for row in rows]),
+        {role: torch.tensor([row.positions[role] for row in rows]) for role in rows[0].positions},
+        torch.tensor([templates.index(case.group) for case in cases]),
+        templates,
+        dropped,
+    )
+
+
+def id_sets(sets: Sequence[Sequence[int]]) -> Int[Tensor, "batch ids"]:
+    """Sets of ids as rows of one tensor, the shorter ones filled up."""
+    width = max(map(len, sets))
+    return torch.tensor([[*ids, *[ABSENT] * (width - len(ids))] for ids in sets])
