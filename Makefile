@@ -40,8 +40,8 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
 notebooks: setup
-	$(BIN)/python -m nbclient.cli --inplace notebooks/*.ipynb 2>/dev/null || \
-	  $(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean:
 	rm -rf .venv runs

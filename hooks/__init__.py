@@ -3,8 +3,8 @@
 from hooks import edits, sites
 from hooks.activations import Activations, head_out
 from hooks.capture import capture, capture_batches, last_logits
-from hooks.edits import Edit, Positions
 from hooks.intervene import EditNeverFired, intervening
+from hooks.places import Edit, Positions
 from hooks.prompts import Prompts
 from hooks.sites import Access, HookedModel, Site
 

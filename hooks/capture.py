@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.activations import Activations
-from hooks.edits import Positions, _as_rows
+from hooks.places import Positions, rows_of_positions
 from hooks.prompts import Prompts
 from hooks.sites import HookedModel, Site, check_readable
 
@@ -49,26 +50,13 @@ def capture(
         check_readable(model, site)
     if not wanted and logits == "none":
         raise ValueError('nothing to capture: name at least one site, or logits="last" or "all"')
-    rows = None if positions is None else _rows_of(positions, prompts)
+    rows = None if positions is None else _rows_within(positions, prompts)
     kept: dict[Site, Tensor] = {}
-
-    def keep(site: Site) -> Callable[[Tensor, object], None]:
-        # The site is bound here: TransformerLens reports an alias's target as `hook.name`.
-        def read(activation: Tensor, hook: object) -> None:
-            if site in kept:
-                raise RuntimeError(f"{site} fired twice in one pass; run check_model on this model")
-            kept[site] = _chosen(activation, rows, site)
-            if logits == "none" and len(kept) == len(wanted):
-                raise _EverythingRead
-
-        return read
-
+    ends_at = len(wanted) if logits == "none" else None
+    hooks = [(site.hook_name, _keep(site, kept, rows=rows, ends_at=ends_at)) for site in wanted]
     found = None
-    with model.hooks(fwd_hooks=[(site.hook_name, keep(site)) for site in wanted]):
-        try:
-            found = _run(model, prompts, logits)
-        except _EverythingRead:
-            pass
+    with model.hooks(fwd_hooks=hooks), suppress(_EverythingRead):
+        found = _run(model, prompts, logits)
     silent = [str(site) for site in wanted if site not in kept]
     if silent:
         raise RuntimeError(f"nothing flowed through {', '.join(silent)} in {_name(model)}")
@@ -76,6 +64,22 @@ def capture(
         for site, activation in kept.items():
             _check_finite(activation, prompts, rows, site)
     return Activations(prompts, {site: kept[site] for site in wanted}, rows, found)
+
+
+def _keep(
+    site: Site, kept: dict[Site, Tensor], *, rows: Tensor | None, ends_at: int | None
+) -> Callable[[Tensor, object], None]:
+    """A hook that keeps a copy; it ends the pass when `ends_at` sites have been read."""
+
+    # The site is bound here: TransformerLens reports an alias's target as `hook.name`.
+    def read(activation: Tensor, hook: object) -> None:
+        if site in kept:
+            raise RuntimeError(f"{site} fired twice in one pass; run check_model on this model")
+        kept[site] = _chosen(activation, rows, site)
+        if len(kept) == ends_at:
+            raise _EverythingRead
+
+    return read
 
 
 def capture_batches(
@@ -92,9 +96,7 @@ def capture_batches(
         yield capture(model, batch, sites, positions=positions, logits=logits)
 
 
-def last_logits(
-    model: HookedModel, prompts: Prompts | Tensor
-) -> Float[Tensor, "batch 1 vocab"]:
+def last_logits(model: HookedModel, prompts: Prompts | Tensor) -> Float[Tensor, "batch 1 vocab"]:
     """The logits at each prompt's last real token; the other rows are not computed where the
     model can leave them out. Unlike `capture` it follows the caller's choice of gradients."""
     prompts = Prompts.of(prompts).to(_device(model))
@@ -113,8 +115,8 @@ def _run(model: HookedModel, prompts: Prompts, logits: Logits) -> Tensor | None:
     return found if logits == "all" else None
 
 
-def _rows_of(positions: Positions, prompts: Prompts) -> Int[Tensor, "batch chosen"]:
-    rows = _as_rows(positions, len(prompts)).to(prompts.tokens.device)
+def _rows_within(positions: Positions, prompts: Prompts) -> Int[Tensor, "batch chosen"]:
+    rows = rows_of_positions(positions, len(prompts)).to(prompts.tokens.device)
     outside = (rows >= prompts.lengths[:, None]).any(dim=1)
     if bool(outside.any()):
         row = int(outside.nonzero()[0])

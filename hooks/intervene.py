@@ -1,4 +1,4 @@
-"""Editing activations during a forward pass. Everything that writes into a running model is here."""
+"""Editing activations during a forward pass: all that writes into a running model."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hooks.edits import Edit, Window
+from hooks.places import Edit, Window
 from hooks.sites import HookedModel, Site, check_writable
 
 AnyEdit = Edit | Callable[[Tensor], Tensor]

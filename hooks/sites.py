@@ -137,9 +137,7 @@ class Site:
                 raise ValueError(f"{self.stream!r} exists once: write Site({self.stream!r})")
             object.__setattr__(self, "layer", 0)
         elif not isinstance(self.layer, int) or self.layer < 0:
-            raise ValueError(
-                f"Site({self.stream!r}, {self.layer}): give a layer, counted from 0"
-            )
+            raise ValueError(f"Site({self.stream!r}, {self.layer}): give a layer, counted from 0")
 
     def __str__(self) -> str:
         return self.stream if self.stream in _WITHOUT_LAYER else f"{self.stream} {self.layer}"
@@ -209,6 +207,5 @@ def _check(model: HookedModel, site: Site, verb: str, allowed: frozenset[str]) -
         why = model.access.refused.get(site.stream, "this architecture does not have it")
         have = ", ".join(stream for stream in STREAMS if stream in allowed)
         raise ValueError(
-            f"{site.stream} cannot be {verb} in {architecture}: {why}. "
-            f"Can be {verb}: {have}"
+            f"{site.stream} cannot be {verb} in {architecture}: {why}. Can be {verb}: {have}"
         )

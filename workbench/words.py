@@ -37,15 +37,16 @@ VERBS = {"is": "are", "was": "were", "has": "have"}
 """singular: plural."""
 
 KINDS = {
-    "bird": "robin sparrow eagle crow owl parrot duck hawk".split(),
+    "bird": "sparrow eagle crow owl parrot duck hawk".split(),
     "fish": "salmon trout shark tuna cod".split(),
     "fruit": "apple banana orange grape peach cherry lemon".split(),
     "tool": "hammer saw drill wrench shovel".split(),
-    "color": "red blue green yellow purple orange".split(),
-    "animal": "dog cat horse cow sheep lion tiger wolf".split(),
+    "color": "red blue green yellow purple brown".split(),
+    "mammal": "dog cat horse cow sheep lion tiger wolf".split(),
     "vehicle": "car truck bus train bicycle van".split(),
-    "metal": "iron gold silver copper lead".split(),
+    "metal": "iron steel copper zinc tin".split(),
 }
+"""Kind: its members. No member is of another kind here too, and no kind is a kind of another."""
 
 EVENTS = "war battle treaty siege tour strike project program reign dispute".split()
 
@@ -57,7 +58,7 @@ OTHER = (
     "capital city country kind kinds type sort called name named is are were has have not "
     "know we We Everyone said says likes late home table box window door this This "
     "day long together afternoon started until every Every In when while after sent brought left "
-    "lot wanted decided working thinking hanging out drink"
+    "because lot wanted decided working thinking hanging out drink"
 ).split()  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from hooks.conformance import numbers, reading, writing
 from hooks.conformance.gradients import gradients
 from hooks.conformance.trial import Trial, prepare
 from hooks.conformance.verdicts import Check, Conformance, judged
-from hooks.sites import HookedModel, check_readable, Site
+from hooks.sites import HookedModel, Site, check_readable
 
 _CHECKS: dict[str, Callable[[Trial], Iterator[Check]]] = {
     "streams": reading.streams,
@@ -44,7 +44,7 @@ def check_model(model: HookedModel, reference: Any = None, *, seed: int = 0) -> 
     before = attached(model)
     done = [check for name, run in _CHECKS.items() for check in _guarded(name, run, trial)]
     left = abs(attached(model) - before)
-    done.append(judged("inventory", "hooks left behind", float(left), 0.0))
+    done.append(judged("inventory", "hooks left behind", float(left), limit=0.0))
     count, looked = model.cfg.n_layers, ", ".join(map(str, trial.layers))
     layers = f"all {count} layers" if len(trial.layers) == count else f"layers {looked} of {count}"
     name = getattr(getattr(model, "origin", None), "name", type(model).__name__)
@@ -63,9 +63,7 @@ def attached(model: Any) -> int:
     return of_torch + of_points
 
 
-def _guarded(
-    name: str, run: Callable[[Trial], Iterator[Check]], trial: Trial
-) -> Iterator[Check]:
+def _guarded(name: str, run: Callable[[Trial], Iterator[Check]], trial: Trial) -> Iterator[Check]:
     """The checks of one group; an error in the middle is a failure, not the end of the suite."""
     try:
         yield from run(trial)

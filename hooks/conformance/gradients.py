@@ -31,7 +31,7 @@ def gradients(trial: Trial) -> Iterator[Check]:
                 else float("nan")
                 for site in trial.sites(stream)
             }
-            yield worst("gradients", stream, errors, _ROOM * trial.limit, nothing="")
+            yield worst("gradients", stream, errors, limit=_ROOM * trial.limit, nothing="")
 
 
 def read_at(site: Site) -> Site:

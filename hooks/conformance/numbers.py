@@ -24,11 +24,11 @@ def parity(trial: Trial) -> Iterator[Check]:
         return
     if getattr(trial.reference, "training", False):
         raise ValueError("the reference is in training mode: call reference.eval() first")
-    limit = trial.limit / 10
+    limit = 1e-6 if trial.limit <= 1e-5 else trial.limit
     for name, prompts in (("logits", trial.here), ("logits, padded", trial.ragged)):
         expected, found = _logits_of(trial.reference, prompts), trial.model(prompts)
         real = prompts.mask.bool()
-        yield judged("parity", name, relative(found[real], expected[real]), limit)
+        yield judged("parity", name, relative(found[real], expected[real]), limit=limit)
 
 
 def causality(trial: Trial) -> Iterator[Check]:
@@ -43,12 +43,9 @@ def causality(trial: Trial) -> Iterator[Check]:
     push = torch.linspace(0.5, 1.5, width).to(plain[wanted[0]])
     with intervening(trial.model, {Site("resid_pre", 0): edits.add(push, positions=at)}):
         pushed = capture(trial.model, trial.here, wanted, logits="all")
-    errors = {
-        str(site): relative(pushed[site][:, :at], plain[site][:, :at])
-        for site in wanted
-    }
+    errors = {str(site): relative(pushed[site][:, :at], plain[site][:, :at]) for site in wanted}
     errors["logits"] = relative(pushed.logits[:, :at], plain.logits[:, :at])
-    yield worst("causality", "nothing before an edit moves", errors, 0.0, nothing="")
+    yield worst("causality", "nothing before an edit moves", errors, limit=0.0, nothing="")
     moved = relative(pushed.logits[:, at:], plain.logits[:, at:])
     yield Check(
         "causality", "something after it does", "pass" if moved > 0 else "fail", moved, "not 0"
@@ -68,13 +65,15 @@ def padding(trial: Trial) -> Iterator[Check]:
             alone[str(site)] = max(alone.get(str(site), 0.0), error)
         error = relative(together.logits[row, :length], single.logits[0])
         alone["logits"] = max(alone.get("logits", 0.0), error)
-    yield worst("padding", "padded as alone", alone, trial.limit, nothing="")
+    yield worst("padding", "padded as alone", alone, limit=trial.limit, nothing="")
     yield _other_padding(trial, wanted, together)
 
 
 def _other_padding(trial: Trial, wanted: list[Site], together: Any) -> Check:
     ragged = trial.ragged
-    other = torch.where(ragged.mask.bool(), ragged.tokens, (ragged.tokens + 1) % trial.model.cfg.d_vocab)
+    other = torch.where(
+        ragged.mask.bool(), ragged.tokens, (ragged.tokens + 1) % trial.model.cfg.d_vocab
+    )
     again = capture(trial.model, Prompts(other, ragged.lengths), wanted, logits="all")
     errors: dict[str, float] = {}
     for row, length in enumerate(ragged.lengths.tolist()):
@@ -83,7 +82,7 @@ def _other_padding(trial: Trial, wanted: list[Site], together: Any) -> Check:
             errors[str(site)] = max(errors.get(str(site), 0.0), relative(*pair))
         error = relative(again.logits[row, :length], together.logits[row, :length])
         errors["logits"] = max(errors.get("logits", 0.0), error)
-    return worst("padding", "other padding ids", errors, 0.0, nothing="")
+    return worst("padding", "other padding ids", errors, limit=0.0, nothing="")
 
 
 def is_causal(model: Any) -> bool:

@@ -24,7 +24,7 @@ def streams(trial: Trial) -> Iterator[Check]:
         if reason is None:
             yield Check("streams", stream, "pass", None, "read and written")
         else:
-            verb = "cannot be written" if stream in access.readable else "is not there"
+            verb = "cannot be written" if stream in access.readable else "cannot be read"
             yield Check("streams", stream, "refused", None, f"{verb}: {reason}")
 
 
@@ -42,7 +42,9 @@ def fires_once(trial: Trial) -> Iterator[Check]:
     with trial.model.hooks(fwd_hooks=[(site.hook_name, counting(site)) for site in sites]):
         trial.model(trial.here)
     errors = {str(site): abs(count - 1.0) for site, count in counts.items()}
-    yield worst("fires once", f"{len(sites)} sites", errors, 0.0, nothing="no site is readable")
+    yield worst(
+        "fires once", f"{len(sites)} sites", errors, limit=0.0, nothing="no site is readable"
+    )
 
 
 def residual(trial: Trial) -> Iterator[Check]:
@@ -59,7 +61,9 @@ def residual(trial: Trial) -> Iterator[Check]:
         )
         for n in range(1, last + 1)
     }
-    yield worst("residual", "blocks hand it on", handed, 0.0, nothing="there is only one block")
+    yield worst(
+        "residual", "blocks hand it on", handed, limit=0.0, nothing="there is only one block"
+    )
     parts = [name for name in ("attn_out", "mlp_out") if name in have]
     refused = trial.model.access.refused.get("attn_out")
     if refused:
@@ -69,7 +73,10 @@ def residual(trial: Trial) -> Iterator[Check]:
         seen[Site(name, n)].double() for name in parts for n in trial.every_layer
     )
     yield judged(
-        "residual", "sum of all parts", relative(total, seen[Site("resid_post", last)]), trial.limit
+        "residual",
+        "sum of all parts",
+        relative(total, seen[Site("resid_post", last)]),
+        limit=trial.limit,
     )
     yield _between(trial, have, seen)
 
@@ -82,7 +89,7 @@ def _between(trial: Trial, have: list[str], seen: Any) -> Check:
     for n in trial.every_layer:
         expected = seen[Site("resid_pre", n)].double() + seen[Site("attn_out", n)].double()
         errors[str(Site("resid_mid", n))] = relative(seen[Site("resid_mid", n)], expected)
-    return worst("residual", "resid_mid", errors, trial.limit, nothing="")
+    return worst("residual", "resid_mid", errors, limit=trial.limit, nothing="")
 
 
 def heads(trial: Trial) -> Iterator[Check]:
@@ -98,7 +105,7 @@ def heads(trial: Trial) -> Iterator[Check]:
         bias = trial.model.blocks[n].attn.b_O
         total = total if bias is None else total + bias
         errors[str(Site("z", n))] = relative(total, seen[Site("attn_out", n)])
-    yield worst("heads", "sum of head_out", errors, trial.limit, nothing="")
+    yield worst("heads", "sum of head_out", errors, limit=trial.limit, nothing="")
 
 
 def attention(trial: Trial) -> Iterator[Check]:
@@ -118,10 +125,10 @@ def attention(trial: Trial) -> Iterator[Check]:
         rows[place] = relative(pattern.double().sum(-1), torch.ones_like(pattern[..., 0]))
         later[place] = float(pattern.triu(diagonal=1).abs().max())
         mixed[str(wanted[2])] = relative(_mixed(pattern, seen[wanted[1]]), seen[wanted[2]])
-    yield worst("attention", "rows sum to one", rows, trial.limit, nothing="")
+    yield worst("attention", "rows sum to one", rows, limit=trial.limit, nothing="")
     if is_causal(trial.model):
-        yield worst("attention", "nothing later is seen", later, 0.0, nothing="")
-    yield worst("attention", "z is what it mixes", mixed, trial.limit, nothing="")
+        yield worst("attention", "nothing later is seen", later, limit=0.0, nothing="")
+    yield worst("attention", "z is what it mixes", mixed, limit=trial.limit, nothing="")
 
 
 def _mixed(

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +16,20 @@ _ONCE = ("embed", "final")  # streams that no layer owns
 _MASKED = -1e4  # scores below this stand for "may not look there"
 _NO_PLACE = "this architecture has no such place"
 
-Seen = Mapping[Site, Tensor]
-
 
 class _Enough(Exception):  # noqa: N818 - a signal, not an error
     """Ends a forward pass that has shown what was asked."""
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A model, two short prompts, and what one pass of them left at every site there is."""
+
+    model: Any
+    prompts: Prompts
+    present: Mapping[Stream, list[int]]  # the layers that have a hook point of this name
+    seen: Mapping[Site, Any]
+    counts: Mapping[Site, int]
 
 
 @torch.no_grad()
@@ -31,18 +41,18 @@ def audit(model: Any) -> Access:
     writable when, in every kind of layer, a change there reaches the end of its block. Costs a
     few forward passes of a few tokens.
     """
-    prompts = _probe(model)
+    prompts = _short_prompts(model)
     present = {stream: _layers_with(model, stream) for stream in STREAMS}
-    seen, counts = _read_all(model, prompts, present)
+    probe = _Probe(model, prompts, present, *_read_all(model, prompts, present))
     refused: dict[str, str] = {}
     for stream in STREAMS:
-        reason = _why_unreadable(model, stream, present, (seen, counts), prompts)
+        reason = _why_unreadable(probe, stream)
         if reason:
             refused[stream] = reason
-    kept = {site: found for site, found in seen.items() if site.stream not in refused}
+    kept = {site: found for site, found in probe.seen.items() if site.stream not in refused}
     refused.update(identities.refusals(model, kept))
     readable = [stream for stream in STREAMS if stream not in refused]
-    dead = _dead_streams(model, prompts, readable)
+    dead = _dead_streams(probe, readable)
     refused.update(dead)
     return Access(frozenset(readable), frozenset(readable) - frozenset(dead), refused)
 
@@ -52,7 +62,7 @@ def sites_of(stream: Stream, layers: range | list[int]) -> list[Site]:
     return [Site(stream)] if stream in _ONCE else [Site(stream, layer) for layer in layers]
 
 
-def _probe(model: Any) -> Prompts:
+def _short_prompts(model: Any) -> Prompts:
     """Two short prompts, of a length that cannot be mistaken for a number of heads."""
     cfg = model.cfg
     taken = {2, cfg.n_heads, getattr(cfg, "n_key_value_heads", None)}
@@ -73,7 +83,9 @@ def _read_all(
     model: Any, prompts: Prompts, present: Mapping[Stream, list[int]]
 ) -> tuple[dict[Site, Any], dict[Site, int]]:
     """Everything that flows through the sites in one pass, and how often each fired."""
-    sites = [site for stream, layers in present.items() if layers for site in sites_of(stream, layers)]
+    sites = [
+        site for stream, layers in present.items() if layers for site in sites_of(stream, layers)
+    ]
     seen: dict[Site, Any] = {}
     counts = dict.fromkeys(sites, 0)
 
@@ -89,38 +101,33 @@ def _read_all(
     return seen, counts
 
 
-def _why_unreadable(
-    model: Any,
-    stream: Stream,
-    present: Mapping[Stream, list[int]],
-    found: tuple[Mapping[Site, Any], Mapping[Site, int]],
-    prompts: Prompts,
-) -> str | None:
-    seen, counts = found
-    layers = present[stream]
+def _why_unreadable(probe: _Probe, stream: Stream) -> str | None:
+    present, layers = probe.present, probe.present[stream]
     if not layers:
         parallel = stream == "resid_mid" and present["attn_out"] and present["mlp_out"]
         return identities.NOTHING_BETWEEN if parallel else _NO_PLACE
-    if len(layers) < model.cfg.n_layers:
-        return f"only {len(layers)} of its {model.cfg.n_layers} layers have it"
+    if len(layers) < probe.model.cfg.n_layers:
+        return f"only {len(layers)} of its {probe.model.cfg.n_layers} layers have it"
     for site in sites_of(stream, layers):
-        if counts[site] == 0:
+        count = probe.counts[site]
+        if count == 0:
             return "its hook point is there but never fires"
-        if counts[site] > 1:
-            return f"its hook point fires {counts[site]} times in one pass"
-        wrong = _wrong_shape(model, site, seen[site], prompts)
+        if count > 1:
+            return f"its hook point fires {count} times in one pass"
+        wrong = _wrong_shape(probe, site)
         if wrong:
             return wrong
     return None
 
 
-def _wrong_shape(model: Any, site: Site, activation: Any, prompts: Prompts) -> str | None:
+def _wrong_shape(probe: _Probe, site: Site) -> str | None:
+    activation = probe.seen[site]
     if activation is None:
         return "its hook point holds something else than a tensor"
-    cfg, (batch, pos) = model.cfg, prompts.tokens.shape
+    cfg, (batch, pos) = probe.model.cfg, probe.prompts.tokens.shape
     heads = {cfg.n_heads, getattr(cfg, "n_key_value_heads", None) or cfg.n_heads}
     sizes = {"batch": {batch}, "d_model": {cfg.d_model}, "head": heads}
-    sizes |= dict.fromkeys(("pos", "query", "key"), {pos})
+    sizes |= {axis: {pos} for axis in ("pos", "query", "key")}
     shape = tuple(activation.shape)
     fits = len(shape) == len(site.axes) and all(
         size in sizes.get(axis, {size}) for size, axis in zip(shape, site.axes, strict=True)
@@ -128,16 +135,17 @@ def _wrong_shape(model: Any, site: Site, activation: Any, prompts: Prompts) -> s
     return None if fits else f"its hook point holds shape {shape}, not {site.axes}"
 
 
-def _dead_streams(model: Any, prompts: Prompts, readable: list[Stream]) -> dict[str, str]:
+def _dead_streams(probe: _Probe, readable: list[Stream]) -> dict[str, str]:
     """The streams at which a change does not reach what comes after."""
-    plain: dict[Site | None, Tensor] = {}
+    plain: dict[Site | None, Tensor] = {}  # passes without any edit, by where they ended
     dead: dict[str, str] = {}
     for stream in readable:
         if stream == "resid_mid":  # written through attn_out, so judged by it below
             continue
-        kinds = [[0]] if stream in _ONCE else _kinds(model)
+        kinds = [[0]] if stream in _ONCE else _kinds(probe.model)
         # Within a kind one live layer is enough: a trained layer may do nothing at all.
-        if not all(any(_is_live(model, prompts, stream, n, plain) for n in kind) for kind in kinds):
+        sites = [sites_of(stream, kind) for kind in kinds]
+        if not all(any(_is_live(probe, site, plain) for site in kind) for kind in sites):
             dead[stream] = "TransformerLens drops what is written there"
     if "resid_mid" in readable and ("attn_out" in dead or "attn_out" not in readable):
         dead["resid_mid"] = "it is written through attn_out, which cannot be written"
@@ -155,14 +163,11 @@ def _kinds(model: Any) -> list[list[int]]:
     return list(groups.values())
 
 
-def _is_live(
-    model: Any, prompts: Prompts, stream: Stream, layer: int, plain: dict[Site | None, Tensor]
-) -> bool:
-    site = sites_of(stream, [layer])[0]
-    until = None if stream in ("final", "resid_post") else Site("resid_post", layer)
+def _is_live(probe: _Probe, site: Site, plain: dict[Site | None, Tensor]) -> bool:
+    until = None if site.stream in ("final", "resid_post") else Site("resid_post", site.layer)
     if until not in plain:
-        plain[until] = _run(model, prompts, until, [])
-    changed = _run(model, prompts, until, [(site.hook_name, lambda x, hook: changed_at_random(x))])
+        plain[until] = _run(probe, until, [])
+    changed = _run(probe, until, [(site.hook_name, lambda x, hook: changed_at_random(x))])
     return not torch.equal(plain[until], changed)
 
 
@@ -177,7 +182,7 @@ def changed_at_random(activation: Tensor) -> Tensor:
     return torch.where(allowed, activation.flip(0) * 0.5 + size * ramp, activation)
 
 
-def _run(model: Any, prompts: Prompts, until: Site | None, hooks: list[Any]) -> Tensor:
+def _run(probe: _Probe, until: Site | None, hooks: list[Any]) -> Tensor:
     """What flows through `until` (the logits when there is none), under `hooks`."""
     kept: list[Tensor] = []
 
@@ -189,9 +194,9 @@ def _run(model: Any, prompts: Prompts, until: Site | None, hooks: list[Any]) -> 
         hooks = [*hooks, (until.hook_name, stop)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a dropped edit warns, and shows in the comparison
-        with model.hooks(fwd_hooks=hooks):
+        with probe.model.hooks(fwd_hooks=hooks):
             try:
-                kept.append(model(prompts))
+                kept.append(probe.model(probe.prompts))
             except _Enough:
                 pass
     return kept[0]

@@ -32,7 +32,9 @@ class Check:
     def __str__(self) -> str:
         measured = "" if self.measured is None else f"{self.measured:.1e}"
         place = f" at {self.where}" if self.where and self.verdict == "fail" else ""
-        return f"{self.verdict:<8}{self.group:<16}{self.name:<28}{measured:>8}  {self.expected}{place}"
+        return (
+            f"{self.verdict:<8}{self.group:<16}{self.name:<28}{measured:>8}  {self.expected}{place}"
+        )
 
 
 @dataclass(frozen=True)
@@ -82,18 +84,16 @@ class Conformance:
         yield from map(str, self.checks)
 
 
-def judged(group: str, name: str, error: float, limit: float, *, where: object = "") -> Check:
+def judged(group: str, name: str, error: float, *, limit: float, where: object = "") -> Check:
     """A check that passes when `error` is at most `limit`; NaN fails."""
     expected = "exactly 0" if limit == 0 else f"at most {limit:.0e} of the largest value"
     return Check(group, name, "pass" if error <= limit else "fail", error, expected, str(where))
 
 
-def worst(
-    group: str, name: str, errors: dict[str, float], limit: float, *, nothing: str
-) -> Check:
+def worst(group: str, name: str, errors: dict[str, float], *, limit: float, nothing: str) -> Check:
     """The largest of several errors, with the place where it was; refused when there is none."""
     if not errors:
         return Check(group, name, "refused", None, nothing)
     # NaN is no number to be compared, and worse than any.
     where = max(errors, key=lambda place: (errors[place] != errors[place], errors[place]))
-    return judged(group, name, errors[where], limit, where=where)
+    return judged(group, name, errors[where], limit=limit, where=where)

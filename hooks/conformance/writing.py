@@ -41,7 +41,7 @@ def identity(trial: Trial) -> Iterator[Check]:
         with intervening(trial.model, dict.fromkeys(trial.all_sites(stream), _same)):
             error = relative(trial.model(trial.here), plain)
         culprit = "" if error == 0 else _first_not_neutral(trial, stream, plain)
-        yield judged("identity edits", stream, error, 0.0, where=culprit)
+        yield judged("identity edits", stream, error, limit=0.0, where=culprit)
 
 
 def live(trial: Trial) -> Iterator[Check]:
@@ -59,13 +59,14 @@ def cuts(trial: Trial) -> Iterator[Check]:
     """All of a cut taken from another run gives that run's logits."""
     plain, target = trial.model(trial.here), trial.model(trial.there)
     for stream in ALONE:
-        yield _cut_alone(trial, stream, plain, target)
+        yield _cut_alone(trial, stream, (plain, target))
     for several in dict.fromkeys(_without_missing_mlp(trial, cut) for cut in TOGETHER):
-        yield _cut_together(trial, several, plain, target)
+        yield _cut_together(trial, several, (plain, target))
 
 
-def _cut_alone(trial: Trial, stream: Stream, plain: Tensor, target: Tensor) -> Check:
-    refusal = _refusal(trial, (stream,), relative(plain, target))
+def _cut_alone(trial: Trial, stream: Stream, ends: tuple[Tensor, Tensor]) -> Check:
+    _, target = ends
+    refusal = _refusal(trial, (stream,), relative(*ends))
     if refusal:
         return Check("cuts", stream, "refused", None, refusal)
     errors = {}
@@ -73,19 +74,20 @@ def _cut_alone(trial: Trial, stream: Stream, plain: Tensor, target: Tensor) -> C
         source = capture(trial.model, trial.there, [site])
         with intervening(trial.model, {site: edits.replace(source[site])}):
             errors[str(site)] = relative(trial.model(trial.here), target)
-    return worst("cuts", stream, errors, trial.limit, nothing="")
+    return worst("cuts", stream, errors, limit=trial.limit, nothing="")
 
 
-def _cut_together(trial: Trial, several: tuple[Stream, ...], plain: Tensor, target: Tensor) -> Check:
+def _cut_together(trial: Trial, several: tuple[Stream, ...], ends: tuple[Tensor, Tensor]) -> Check:
     name, last = " + ".join(several), slice(-trial.shared, None)
-    refusal = _refusal(trial, several, relative(plain[:, last], target[:, last]))
+    plain, target = (logits[:, last] for logits in ends)
+    refusal = _refusal(trial, several, relative(plain, target))
     if refusal:
         return Check("cuts", name, "refused", None, refusal)
     sites = [site for stream in several for site in trial.all_sites(stream)]
     source = capture(trial.model, trial.there, sites)
     with intervening(trial.model, {site: edits.replace(source[site]) for site in sites}):
         found = trial.model(trial.here)
-    return judged("cuts", name, relative(found[:, last], target[:, last]), trial.limit)
+    return judged("cuts", name, relative(found[:, last], target), limit=trial.limit)
 
 
 def _refusal(trial: Trial, several: tuple[Stream, ...], apart: float) -> str:

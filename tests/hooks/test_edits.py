@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from hooks import edits
-from hooks.edits import Window
+from hooks.places import Window
 
 Z = torch.arange(2 * 3 * 2 * 4, dtype=torch.float32).reshape(2, 3, 2, 4) + 1  # batch pos head d
 RESID = Z.reshape(2, 3, 8)

@@ -33,7 +33,7 @@ def test_a_name_that_is_no_site_is_refused(name):
 
 
 def test_a_site_that_cannot_be_is_refused():
-    with pytest.raises(Exception, match="no stream 'zz'|zz"):
+    with pytest.raises(Exception, match="zz"):
         Site("zz", 0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="give a layer"):
         Site("z")

@@ -105,7 +105,9 @@ class HeadEffects(Result):
             )
             mark = " *" if p <= 0.05 else ""
             bounds = f"[{low:+.3f}, {high:+.3f}]"
-            lines.append(f"{f'{layer}.{head}':<6} {value:+.3f}           {bounds:<18} {p:.4f}{mark}")
+            lines.append(
+                f"{f'{layer}.{head}':<6} {value:+.3f}           {bounds:<18} {p:.4f}{mark}"
+            )
         return "\n".join(lines)
 
     def _ranked(self, by: Float[Tensor, "layer head"], n: int) -> list[Head]:

@@ -40,6 +40,13 @@ class Model(TransformerBridge):
             input = prompts.tokens
         return super().forward(input, *args, **kwargs)
 
+    def enable_compatibility_mode(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: it folds and recentres the weights, so digest and logits would be others'."""
+        raise ValueError(
+            "a model of the workbench keeps its raw weights, so that its logits are the model's "
+            "own; for compatibility mode, boot a TransformerBridge of your own"
+        )
+
     @cached_property
     def access(self) -> Access:
         """Which sites can be read and written, found out by running the model once."""

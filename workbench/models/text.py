@@ -23,7 +23,9 @@ def prompts(model: Any, texts: Sequence[str] | str) -> Prompts:
     return checked(model, rows, listed)
 
 
-def chat(model: Any, messages: Sequence[dict[str, str]] | Sequence[Sequence[dict[str, str]]]) -> Prompts:
+def chat(
+    model: Any, messages: Sequence[dict[str, str]] | Sequence[Sequence[dict[str, str]]]
+) -> Prompts:
     """Messages ({"role": ..., "content": ...}) through the model's chat template.
 
     One conversation or several; the prompt ends where the assistant's answer begins.

@@ -41,9 +41,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
-    """"tiny" is shaped like GPT-2, "tiny-gqa" like Llama: grouped queries, RMSNorm, rotary."""
+    """ "tiny" is shaped like GPT-2, "tiny-gqa" like Llama: grouped queries, RMSNorm, rotary."""
     ours = tokenizer()
-    model = (_gpt2 if name == "tiny" else _llama)(len(ours))
+    with torch.random.fork_rng(devices=[]):  # transformers draws weights, which are overwritten
+        model = (_gpt2 if name == "tiny" else _llama)(len(ours))
     fill(model, torch.Generator().manual_seed(0))
     return wrap(model.to(device, dtype), ours, name=name, source="random weights, seed 0")
 

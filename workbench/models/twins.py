@@ -6,9 +6,14 @@ in the library the architecture comes from, before TransformerLens wrapped them.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +23,10 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 from transformer_lens.model_bridge.sources.native import NativeModel
 
+import hooks
+from hooks.conformance import Check, Conformance, check_model
+from hooks.conformance.verdicts import GROUPS
+from workbench.models import cache
 from workbench.models.bridge import Model, wrap
 from workbench.models.tiny import fill
 
@@ -111,3 +120,70 @@ def make(architecture: str, *, seed: int = 0) -> tuple[Model, nn.Module]:
     reference = copy.deepcopy(model)
     bridge = _bridge(model) if isinstance(model, NativeModel) else model
     return wrap(bridge, name=architecture, source=f"random weights, seed {seed}"), reference
+
+
+def verdicts(architectures: Sequence[str] = ARCHITECTURES) -> dict[str, Conformance]:
+    """What `check_model` says about each architecture's twin, from the cache where it is known.
+
+    A verdict is known for these versions of the libraries and of our own code only.
+    """
+    return {architecture: _verdict(architecture) for architecture in architectures}
+
+
+def table(found: Mapping[str, Conformance]) -> str:
+    """Architectures x checks as a Markdown table, and beneath it what is refused and why."""
+    groups = [group for group in GROUPS if group != "streams"]
+    lines = [
+        "| architecture | " + " | ".join(groups) + " |",
+        "|---" * (len(groups) + 1) + "|",
+    ]
+    for architecture, conformance in found.items():
+        cells = [_cell(conformance, group) for group in groups]
+        lines.append(f"| {architecture} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "yes: passes; part: passes, and what this architecture lacks is refused by name:",
+        "",
+    ]
+    return "\n".join([*lines, *_reasons(found)])
+
+
+def _cell(conformance: Conformance, group: str) -> str:
+    verdict = conformance.verdict(group)
+    if verdict == "refused" and any(c.verdict == "pass" for c in conformance.of(group)):
+        return "part"
+    return {"pass": "yes", "refused": "refused", "fail": "FAIL"}[verdict]
+
+
+def _reasons(found: Mapping[str, Conformance]) -> Iterator[str]:
+    """One line for each architecture: the streams it lacks, gathered by why."""
+    for architecture, conformance in found.items():
+        by_reason: dict[str, list[str]] = {}
+        for check in conformance.of("streams"):
+            if check.verdict == "refused":
+                by_reason.setdefault(check.expected, []).append(check.name)
+        listed = "; ".join(f"{', '.join(names)} {why}" for why, names in by_reason.items())
+        yield f"- {architecture}: {listed or 'lacks nothing'}"
+
+
+def _verdict(architecture: str) -> Conformance:
+    def prepare(folder: Path) -> None:
+        model, reference = make(architecture)
+        found = dataclasses.asdict(check_model(model, reference))
+        (folder / "verdict.json").write_text(json.dumps(found, indent=1))
+
+    name = re.sub(r"\W+", "-", architecture).lower()
+    folder = cache.entry(f"conformance/{name}-{_version(architecture)}", prepare)
+    kept = json.loads((folder / "verdict.json").read_text())
+    checks = tuple(Check(**check) for check in kept.pop("checks"))
+    return Conformance(**kept, checks=checks)
+
+
+def _version(architecture: str) -> str:
+    """Changes with whatever a verdict depends on: the libraries, and the code that was checked."""
+    libraries = ("torch", "transformers", "transformer-lens")
+    parts = [architecture, *(f"{name} {metadata.version(name)}" for name in libraries)]
+    ours = [*Path(hooks.__file__).parent.rglob("*.py")]
+    ours += [Path(__file__).with_name(f"{name}.py") for name in ("twins", "tiny", "bridge")]
+    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(ours)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

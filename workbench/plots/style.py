@@ -82,7 +82,7 @@ def titled(axes: Axes, title: str) -> Figure:
     if isinstance(figure, WorkbenchFigure):
         figure.suptitle(title, x=0.012, ha="left", fontsize=10, fontweight="bold")
     else:
-        axes.set_title(title)
+        axes.set_title("\n".join([title, axes.get_title(loc="left")]).strip(), loc="left")
     assert figure is not None
     return figure
 

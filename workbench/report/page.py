@@ -38,8 +38,10 @@ def write(
     """
     name = name or str(record.get("experiment", ""))
     image = figure if isinstance(figure, bytes) else figure.read_bytes()
-    source = resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    source = (
+        resources.files("workbench.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    )
+    page = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True)
     page.filters["prose"] = _prose
     text = page.from_string(source).render(
         asked=asked(docstring),

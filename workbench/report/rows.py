@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from workbench.results import Result
 
 LEVEL = 0.05
 """Rows whose p-value is at most this are marked."""
+
+BOUNDS = "95 % bounds"
 
 MOST = 2000
 """More rows than this make a page slow to open; the strongest are kept."""
@@ -53,7 +54,7 @@ class Table:
     @property
     def bounded(self) -> bool:
         """Whether there are bounds to explain."""
-        return any(column.name.endswith("95 % bounds") for column in self.columns)
+        return any(column.name.endswith(BOUNDS) for column in self.columns)
 
     @property
     def tested(self) -> bool:
@@ -67,74 +68,75 @@ def table(result: Result) -> Table:
     The two bounds of a value share a column. Values that are the same along one of the axes, as
     a layer's is for all of its heads, are left out: they would be counted again and again.
     """
-    frame, means = _described(result)
-    total, tested = len(frame), "p" in frame
-    order = "in the order of the result"
-    if tested and means:
-        value = next(iter(means))
-        strength = pd.to_numeric(frame[value], errors="coerce").abs()
-        frame = frame.loc[strength.sort_values(ascending=False, kind="stable").index]
-        order = f"by the size of {value}"
-    frame = frame.head(MOST)
-    columns, cells = _columns(frame, means)
-    marked = (frame["p"] <= LEVEL).tolist() if tested else [False] * len(frame)
-    rows = [
-        Row(list(row), mark) for row, mark in zip(zip(*cells, strict=True), marked, strict=True)
-    ]
+    values, means = _described(result)
+    total = len(next(iter(values.values()), ()))
+    kept, order = np.arange(total), "in the order of the result"
+    by = next((name for name in means if np.issubdtype(values[name].dtype, np.number)), "")
+    if "p" in values:
+        kept = np.argsort(-np.nan_to_num(np.abs(values[by])), kind="stable")
+        order = f"by the size of {by}"
+    values = {name: column[kept[:MOST]] for name, column in values.items()}
+    columns, cells = _columns(values, means)
+    lines = list(zip(*cells, strict=True))
+    marked = values["p"] <= LEVEL if "p" in values else np.zeros(len(lines), dtype=bool)
+    rows = [Row(list(line), bool(mark)) for line, mark in zip(lines, marked, strict=True)]
     return Table(columns, rows, total, order)
 
 
-def _described(result: Result) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The frame, and the meaning of each of its columns that is a value and not an axis."""
+def _described(result: Result) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The columns of the frame, axes first; and the meaning of each that is a value."""
     frame, dataset = result.to_frame(), result.to_xarray()
-    axes = [name for name in frame if name in dataset.sizes]
-    values = [
-        name
-        for name in frame
-        if name not in axes and (name not in dataset or len(dataset[name].dims) >= len(axes))
-    ]
-    means = {str(name): str(dataset[name].attrs.get("long_name", "")) for name in values}
-    return frame[[*axes, *values]], means
+    columns = {str(name): frame[name].to_numpy() for name in frame.columns}
+    axes = {name: column for name, column in columns.items() if name in dataset.sizes}
+    values = {
+        name: column
+        for name, column in columns.items()
+        if name not in axes and len(dataset[name].dims) >= len(axes)
+    }
+    means = {name: str(dataset[name].attrs.get("long_name", "")) for name in values}
+    return axes | values, means
 
 
-def _columns(frame: pd.DataFrame, means: dict[str, str]) -> tuple[list[Column], list[list[Cell]]]:
+def _columns(
+    values: dict[str, np.ndarray], means: dict[str, str]
+) -> tuple[list[Column], list[list[Cell]]]:
     """Columns and their cells; low and high become one column of bounds."""
     columns, cells = [], []
-    for name in map(str, frame):
-        low, high = name, f"{name.removesuffix('low')}high"
-        if name.endswith("low") and high in frame:
-            title = f"{name.removesuffix('low').replace('_', ' ')}95 % bounds"
-            columns.append(Column(title, f"{means[low]}; {means[high]}".strip("; "), "number"))
-            cells.append(_bounds(frame[low], frame[high]))
-        elif not (name.endswith("high") and f"{name.removesuffix('high')}low" in frame):
-            numeric = pd.api.types.is_numeric_dtype(frame[name])
-            kind = "number" if numeric else "text"
+    for name, column in values.items():
+        start = name.removesuffix("low")
+        if name.endswith("low") and f"{start}high" in values:
+            both = f"{means[name]}; {means[f'{start}high']}".strip("; ")
+            columns.append(Column(f"{start.replace('_', ' ')}{BOUNDS}", both, "number"))
+            cells.append(_bounds(column, values[f"{start}high"]))
+        elif not (name.endswith("high") and f"{name.removesuffix('high')}low" in values):
+            kind = "number" if np.issubdtype(column.dtype, np.number) else "text"
             columns.append(Column(name.replace("_", " "), means.get(name, ""), kind))
-            cells.append(_cells(frame[name]))
+            cells.append(_chances(column) if name == "p" else _cells(column))
     return columns, cells
 
 
-def _cells(values: pd.Series) -> list[Cell]:
-    if values.name == "p":
-        return [Cell(_chance(value), _key(value)) for value in values]
+def _cells(values: np.ndarray) -> list[Cell]:
     style = _style(values)
     return [Cell(_text(value, style), _key(value)) for value in values]
 
 
-def _bounds(low: pd.Series, high: pd.Series) -> list[Cell]:
-    style = _style(pd.concat([low, high]))
+def _chances(values: np.ndarray) -> list[Cell]:
+    return [Cell(_chance(value), _key(value)) for value in values]
+
+
+def _bounds(low: np.ndarray, high: np.ndarray) -> list[Cell]:
+    style = _style(np.concatenate([low, high]))
     return [
         Cell(f"[{_text(one, style)}, {_text(other, style)}]", _key(one))
         for one, other in zip(low, high, strict=True)
     ]
 
 
-def _style(values: pd.Series) -> str:
+def _style(values: np.ndarray) -> str:
     """How the numbers of a column are written: enough decimals for the largest, signs if any."""
-    if not pd.api.types.is_float_dtype(values):
+    if not np.issubdtype(values.dtype, np.floating):
         return ""
-    finite = values[np.isfinite(values)].abs()
-    largest = float(finite.max()) if len(finite) else 0.0
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
     exponent = math.floor(math.log10(largest)) if largest > 0 else 0
     decimals = min(9, max(1, 3 - max(exponent - 1, 0) if exponent >= 0 else 2 - exponent))
     return f"{'+' if (values < 0).any() else ''}.{decimals}f"

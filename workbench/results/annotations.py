@@ -29,7 +29,7 @@ def axes(name: str, hint: Any) -> tuple[str, ...]:
     found = tensor_kind(hint)
     if found is None:
         raise TypeError(
-            f"field {name} holds a tensor but is annotated {hint}, which names no axes: "
+            f"field {name} holds a tensor but is annotated {shown(hint)}, which names no axes: "
             'annotate it like Float[Tensor, "layer head"]'
         )
     names: list[str] = []
@@ -42,6 +42,11 @@ def axes(name: str, hint: Any) -> tuple[str, ...]:
         again = names.count(word) + sum(one.startswith(f"{word}_") for one in names)
         names.append(word if word not in names else f"{word}_{again + 1}")
     return tuple(names)
+
+
+def shown(hint: Any) -> str:
+    """The annotation as it was written, for errors."""
+    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def tensor_kind(hint: Any) -> Any:

@@ -77,11 +77,13 @@ def decode(where: Where, layout: Mapping[str, Any], parts: Mapping[str, Variable
         values = np.array(parts[""].values).reshape(layout["shape"])
         return torch.from_numpy(values).to(getattr(torch, layout["dtype"]))
     if kind == "dict":
-        return _strings(parts[""])[0]
+        return json.loads(parts[""].values.item())
     if kind == "record":
         made = annotations.record_class(where.hint)
         if made is None or made.__name__ != layout["class"]:
-            raise ValueError(f"field {where.name} holds a {layout['class']}, not {where.hint}")
+            raise ValueError(
+                f"field {where.name} holds a {layout['class']}, not {annotations.shown(where.hint)}"
+            )
         return made(**{name: _scalar(parts[name], one) for name, one in layout["parts"].items()})
     if kind in ("list", "tuple"):
         return _decode_sequence(where, layout, parts)

@@ -124,19 +124,19 @@ def _check_kind(kind: type, path: Path, dataset: xr.Dataset) -> None:
 
 
 def _differing(name: str, hint: Any, layout: dict[str, Any]) -> list[str]:
-    wanted = annotations.tensor_kind(hint)
+    wanted, wished = annotations.tensor_kind(hint), annotations.shown(hint)
     if layout["kind"] == "tensor":
         if wanted is None:
-            return [f"field {name} is a tensor, asked for {hint}"]
+            return [f"field {name} is a tensor, asked for {wished}"]
         axes = list(annotations.axes(name, hint))
         if axes != layout["dims"]:
             return [f"field {name} has the axes {layout['dims']}, asked for {axes}"]
         if not annotations.takes(hint, layout["dtype"]):
-            return [f"field {name} is {layout['dtype']}, asked for {hint}"]
+            return [f"field {name} is {layout['dtype']}, asked for {wished}"]
     elif wanted is not None and type(None) not in annotations.options(hint):
-        return [f"field {name} is a {layout['kind']}, asked for {hint}"]
+        return [f"field {name} is a {layout['kind']}, asked for {wished}"]
     elif wanted is None and not annotations.allows(hint, layout["kind"]):
-        return [f"field {name} is a {layout['kind']}, asked for {hint}"]
+        return [f"field {name} is a {layout['kind']}, asked for {wished}"]
     return []
 
 

@@ -38,7 +38,8 @@ def to_xarray(result: Any) -> xr.Dataset:
         where = Where(field.name, hint, field.metadata.get("axis"))
         value = getattr(result, field.name)
         if isinstance(value, Tensor) and not annotations.takes(hint, dtype_name(value)):
-            raise TypeError(f"field {field.name} holds {value.dtype}, annotated {hint}: cast it")
+            found, asked = dtype_name(value), annotations.shown(hint)
+            raise TypeError(f"field {field.name} holds {found}, annotated {asked}: cast it")
         layouts[field.name], parts = encode(where, value)
         for part, variable in parts.items():
             name = f"{field.name}.{part}" if part else field.name
@@ -78,7 +79,7 @@ def to_frame(result: Any, *, field: str = "") -> pd.DataFrame:
     tensor where all have one): ask for a per-prompt field by name. A result without tensors is
     one row of its numbers and strings.
     """
-    dataset = to_xarray(result).reset_coords()
+    dataset = to_xarray(result)
     tensors = [
         one.name
         for one, _ in annotations.stored_fields(type(result))
@@ -95,13 +96,14 @@ def to_frame(result: Any, *, field: str = "") -> pd.DataFrame:
     dims = dataset[field or (whole or tensors)[0]].dims
     sizes = [dataset.sizes[dim] for dim in dims]
     index = np.indices(sizes).reshape(len(dims), int(np.prod(sizes)))
-    columns: dict[str, Any] = {str(dim): row for dim, row in zip(dims, index, strict=True)}
-    for name, one in dataset.items():
-        chosen = set(one.dims) <= set(dims) and (one.dims or name in tensors)
-        if chosen and name not in columns:
-            columns[str(name)] = one.values[tuple(columns[str(dim)] for dim in one.dims)].reshape(
-                -1
-            )
+    place = dict(zip(dims, index, strict=True))
+    columns: dict[str, Any] = {str(dim): row for dim, row in place.items()}
+    for name, one in dataset.variables.items():
+        if set(one.dims) <= set(dims) and (one.dims or name in tensors):
+            cells = one.values[tuple(place[dim] for dim in one.dims)]
+            escaped = one.attrs.get("text") == "json"
+            cells = np.broadcast_to(cells, index.shape[1])
+            columns[str(name)] = [json.loads(cell) for cell in cells] if escaped else cells
     return pd.DataFrame(columns)
 
 

@@ -1,26 +1,39 @@
 """Prompts with a known right answer.
 
-Drawn from a seed, in the tokens of the model that is given. Does not know how activations
-are read.
+Drawn from a seed, in the tokens of the model that is given, or read from your own strings and
+from public files. Does not know how activations are read.
 """
 
 from workbench.tasks.agreement import agreement
+from workbench.tasks.demonstrations import read_function_vectors
 from workbench.tasks.greater_than import greater_than
 from workbench.tasks.induction import induction
 from workbench.tasks.ioi import ioi
 from workbench.tasks.knowledge import capitals, gender, hypernymy
+from workbench.tasks.make import from_frame, make, read_csv
+from workbench.tasks.pairs import SentencePairs, pairs
+from workbench.tasks.readers import read_counterfact, read_eap_ig, read_feature_circuits
 from workbench.tasks.solved import Solved, solved
 from workbench.tasks.task import Task
 
 __all__ = [
+    "SentencePairs",
     "Solved",
     "Task",
     "agreement",
     "capitals",
+    "from_frame",
     "gender",
     "greater_than",
     "hypernymy",
     "induction",
     "ioi",
+    "make",
+    "pairs",
+    "read_counterfact",
+    "read_csv",
+    "read_eap_ig",
+    "read_feature_circuits",
+    "read_function_vectors",
     "solved",
 ]

@@ -39,9 +39,7 @@ def agreement(model: Any, *, prompts: int, seed: int, attractor: Attractor = "ot
         attractor,
     )
     templates = [(place, number) for place in _TEMPLATES for number in (0, 1)]
-    drawn = draw.cases(
-        templates, pool.case, prompts=prompts, generator=derive(seed, "agreement")
-    )
+    drawn = draw.cases(templates, pool.case, prompts=prompts, generator=derive(seed, "agreement"))
     return built(model, "agreement", drawn)
 
 

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hooks import Prompts
 from workbench.models.text import checked
 from workbench.tasks.task import ABSENT, Task
 from workbench.tasks.tokens import continuation, encoded, pieces, token_at
@@ -37,7 +36,7 @@ class Case:
     group: str = ""
 
 
-class Unfitting(ValueError):
+class UnfitError(ValueError):
     """A case that this tokenizer cannot express, and why."""
 
 
@@ -69,7 +68,7 @@ def built(model: Any, name: str, cases: Sequence[Case], *, unfit: Unfit = "refus
     for number, case in enumerate(cases):
         try:
             kept.append((case, _row(model.tokenizer, case)))
-        except Unfitting as problem:
+        except UnfitError as problem:
             if unfit == "refuse":
                 raise ValueError(
                     f"{name}, row {number}: {problem}. "
@@ -83,16 +82,19 @@ def built(model: Any, name: str, cases: Sequence[Case], *, unfit: Unfit = "refus
 def _row(tokenizer: Any, case: Case) -> _Row:
     clean, corrupt = encoded(tokenizer, case.clean), encoded(tokenizer, case.corrupt)
     if len(clean) != len(corrupt):
-        raise Unfitting(
+        raise UnfitError(
             f"clean has {len(clean)} tokens {pieces(tokenizer, clean)}, corrupt has "
             f"{len(corrupt)} {pieces(tokenizer, corrupt)}; both must have equally many"
         )
     if clean == corrupt:
-        raise Unfitting(f"clean and corrupt are the same tokens {pieces(tokenizer, clean)}")
+        raise UnfitError(f"clean and corrupt are the same tokens {pieces(tokenizer, clean)}")
+    for what, words in (("answer", case.answer), ("foil", case.foil)):
+        if not words:
+            raise UnfitError(f"there is no {what} that is one token after {case.clean[-30:]!r}")
     answer = [_one(tokenizer, case.clean, word, "answer") for word in case.answer]
     foil = [_one(tokenizer, case.clean, word, "foil") for word in case.foil]
     if set(answer) & set(foil):
-        raise Unfitting(f"answer {case.answer} and foil {case.foil} share a token")
+        raise UnfitError(f"answer {case.answer} and foil {case.foil} share a token")
     positions = {
         role: place if isinstance(place, int) else token_at(tokenizer, case.clean, *place)
         for role, place in case.roles.items()
@@ -100,7 +102,7 @@ def _row(tokenizer: Any, case: Case) -> _Row:
     positions.setdefault("END", len(clean) - 1)
     outside = [role for role, at in positions.items() if not 0 <= at < len(clean)]
     if outside:
-        raise Unfitting(
+        raise UnfitError(
             f"role {outside[0]!r} is at token {positions[outside[0]]}, but clean has "
             f"{len(clean)} tokens, counted from 0"
         )
@@ -113,7 +115,7 @@ def _one(tokenizer: Any, text: str, word: str, what: str) -> int:
     if ids is None or len(ids) != 1 or ids[0] == _unknown(tokenizer):
         shown = encoded(tokenizer, text + word)[-4:] if ids is None else ids
         hint = "" if word.startswith((" ", "\n")) else " (a word after a space is ' word')"
-        raise Unfitting(
+        raise UnfitError(
             f"{what} {word!r} after {text[-30:]!r} is {pieces(tokenizer, shown)}, "
             f"not one token of its own{hint}"
         )

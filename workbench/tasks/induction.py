@@ -16,9 +16,7 @@ _SHORTEST = 4
 """Tokens before the repeat: one repeated, the answer, the foil, and one more to choose from."""
 
 
-def induction(
-    model: Any, *, prompts: int, seed: int, period: tuple[int, int] = (8, 16)
-) -> Task:
+def induction(model: Any, *, prompts: int, seed: int, period: tuple[int, int] = (8, 16)) -> Task:
     """A segment of different random tokens, then its beginning again: what comes next?
 
     Both the segment's length (from period[0] to period[1] tokens) and how much of it is said again
@@ -32,7 +30,10 @@ def induction(
     _check(model, prompts, period)
     generator = derive(seed, "induction")
     start = _start(model)
-    drawn = [_draw(_vocabulary(model, 2 * period[1], generator), period, generator) for _ in range(prompts)]
+    drawn = [
+        _draw(_vocabulary(model, 2 * period[1], generator), period, generator)
+        for _ in range(prompts)
+    ]
     earlier = torch.tensor([len(start) + len(one.again) - 1 for one in drawn])
     clean = Prompts.padded([[*start, *one.segment, *one.again] for one in drawn], pad=_pad(model))
     return Task(
@@ -56,9 +57,7 @@ class _Drawn:
     foil: int
 
 
-def _draw(
-    tokens: Sequence[int], period: tuple[int, int], generator: torch.Generator
-) -> _Drawn:
+def _draw(tokens: Sequence[int], period: tuple[int, int], generator: torch.Generator) -> _Drawn:
     length = draw.one(range(period[0], period[1] + 1), generator)
     segment, other = list(tokens[:length]), list(tokens[length : 2 * length])
     again = draw.one(range(max(1, length // 2 - 1), length - 1), generator)

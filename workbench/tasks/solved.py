@@ -38,8 +38,8 @@ class Solved:
         if self.is_solved:
             return f"{self.model} solves {self.task}: {numbers}."
         return (
-            f"{self.model} is not shown to solve {self.task}: {numbers}, which does not exclude "
-            "chance. What an analysis of it finds may explain noise."
+            f"{self.model} is not shown to do better than chance on {self.task}: {numbers}. "
+            "What an analysis of it finds may explain noise."
         )
 
 

@@ -52,9 +52,7 @@ def test_a_later_load_is_quick(default_model):
 
 def test_generate_works_and_stays_on_topic(default_model):
     prompts = models.chat(default_model, [{"role": "user", "content": "What is 2 + 2?"}])
-    out = default_model.generate(
-        prompts.tokens, max_new_tokens=12, do_sample=False, verbose=False
-    )
+    out = default_model.generate(prompts.tokens, max_new_tokens=12, do_sample=False, verbose=False)
     assert "4" in "".join(models.words(default_model, out[0, prompts.tokens.shape[1] :]))
 
 

@@ -1,0 +1,51 @@
+import dataclasses
+from importlib import import_module
+from pathlib import Path
+from typing import get_type_hints
+
+import matplotlib.image
+import pytest
+import torch
+
+from workbench import results, runs
+
+SCRIPTS = sorted(
+    path.stem for path in Path(__file__).parents[2].joinpath("experiments").glob("[!_]*.py")
+)
+PARTS = ("Question", "Method", "Compare", "Read", "Caveat")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_rehearsal_leaves_a_run_that_can_be_read_back(name, tmp_path):
+    script = import_module(f"experiments.{name}")
+    run = runs.record(script.run, script.REHEARSAL, root=tmp_path)
+    found = {path.name for path in run.path.iterdir()}
+    assert found == {"config.json", "run.json", "result.nc", "figure.png", "report.html"}
+    kind = get_type_hints(script.run)["return"]
+    again = results.load(kind, run.path / "result.nc")
+    assert results.digest(again) == results.digest(run.result)
+    assert matplotlib.image.imread(run.path / "figure.png").std() > 0.01  # not an empty picture
+    assert run.result.task in (run.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_same_config_gives_the_same_bits_with_one_thread_and_two(name):
+    script = import_module(f"experiments.{name}")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = script.run(script.REHEARSAL)
+    finally:
+        torch.set_num_threads(threads)
+    assert results.digest(script.run(script.REHEARSAL)) == results.digest(one)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_says_what_it_asks_and_how_to_read_the_answer(name):
+    script = import_module(f"experiments.{name}")
+    missing = [part for part in PARTS if f"\n{part} " not in script.__doc__]
+    assert not missing
+    assert f"python -m experiments.{name}" in script.__doc__
+    assert isinstance(script.REHEARSAL, script.Config)
+    assert script.REHEARSAL.model in ("tiny", "tiny-gqa")
+    assert dataclasses.fields(script.Config)
