@@ -40,7 +40,6 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
 notebooks: setup
-
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean:

@@ -165,7 +165,11 @@ def _models(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from workbench.models import twins
 
-    print(twins.verdicts())
+    found = twins.verdicts()
+    print(twins.table(found))
+    broken = [name for name, conformance in found.items() if not conformance.passed]
+    if broken:
+        raise RuntimeError(f"{', '.join(broken)}: what our sites promise is not kept there")
 
 
 if __name__ == "__main__":

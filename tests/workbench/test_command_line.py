@@ -2,7 +2,7 @@
 
 import importlib
 import os
-import subprocess  # noqa: TID251
+import subprocess
 import sys
 from pathlib import Path
 

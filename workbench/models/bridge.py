@@ -110,7 +110,8 @@ def _bridge(model: nn.Module) -> TransformerBridge:
     if hasattr(model, "set_attn_implementation"):
         model.set_attn_implementation("eager")
     try:
-        return build_bridge_from_module(model, type(model).__name__, hf_config=config)
+        with torch.random.fork_rng(devices=[]):  # splitting q, k and v draws weights to discard
+            return build_bridge_from_module(model, type(model).__name__, hf_config=config)
     except ValueError as error:
         raise ValueError(
             f"TransformerLens has no bridge for {type(model).__name__}: {error}. "

@@ -41,7 +41,7 @@ def write(
     source = (
         resources.files("workbench.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     )
-    page = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True)
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page.filters["prose"] = _prose
     text = page.from_string(source).render(
         asked=asked(docstring),

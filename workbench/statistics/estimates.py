@@ -137,7 +137,7 @@ def _bootstrap(
             for start in range(0, max(len(mean), 1), step)
         ]
         below, above = (np.concatenate(side) for side in zip(*tails, strict=True))
-    low = mean - error * np.clip(below, 0, np.inf)
+    low = mean - error * np.clip(below, 0, WIDEST * student)
     high = mean + error * np.clip(above, 0, WIDEST * student)
     constant = values.max(1) == values.min(1)
     mean, low, high = (np.where(constant, values[:, 0], one) for one in (mean, low, high))
