@@ -66,7 +66,7 @@ def _watcher(passes: _Passes) -> Callable[..., None]:
     """Notes at the start of each pass how many positions a cache already holds."""
 
     def watch(module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values")
+        cache: Any = kwargs.get("past_key_values")
         passes.start = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
         passes.count += 1
 

@@ -13,7 +13,7 @@ from hooks.capture import capture
 from hooks.conformance.numbers import is_causal
 from hooks.conformance.trial import Trial, relative
 from hooks.conformance.verdicts import Check, judged, worst
-from hooks.sites import STREAMS, Site
+from hooks.sites import STREAMS, Site, Stream
 
 
 def streams(trial: Trial) -> Iterator[Check]:
@@ -49,8 +49,8 @@ def fires_once(trial: Trial) -> Iterator[Check]:
 
 def residual(trial: Trial) -> Iterator[Check]:
     """Blocks hand on what they were given, and what they add adds up."""
-    names = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-    have = [name for name in names if name in trial.model.access.readable]
+    names: tuple[Stream, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+    have: list[Stream] = [name for name in names if name in trial.model.access.readable]
     seen = capture(
         trial.model, trial.here, [Site(name, n) for name in have for n in trial.every_layer]
     )
@@ -64,7 +64,7 @@ def residual(trial: Trial) -> Iterator[Check]:
     yield worst(
         "residual", "blocks hand it on", handed, limit=0.0, nothing="there is only one block"
     )
-    parts = [name for name in ("attn_out", "mlp_out") if name in have]
+    parts: list[Stream] = [name for name in ("attn_out", "mlp_out") if name in have]
     refused = trial.model.access.refused.get("attn_out")
     if refused:
         yield Check("residual", "sum of all parts", "refused", None, refused)
@@ -81,7 +81,7 @@ def residual(trial: Trial) -> Iterator[Check]:
     yield _between(trial, have, seen)
 
 
-def _between(trial: Trial, have: list[str], seen: Any) -> Check:
+def _between(trial: Trial, have: list[Stream], seen: Any) -> Check:
     if "resid_mid" not in have:
         reason = trial.model.access.refused["resid_mid"]
         return Check("residual", "resid_mid", "refused", None, reason)

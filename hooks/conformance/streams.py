@@ -42,7 +42,7 @@ def audit(model: Any) -> Access:
     few forward passes of a few tokens.
     """
     prompts = _short_prompts(model)
-    present = {stream: _layers_with(model, stream) for stream in STREAMS}
+    present: dict[Stream, list[int]] = {s: _layers_with(model, s) for s in STREAMS}
     probe = _Probe(model, prompts, present, *_read_all(model, prompts, present))
     refused: dict[str, str] = {}
     for stream in STREAMS:
@@ -51,7 +51,7 @@ def audit(model: Any) -> Access:
             refused[stream] = reason
     kept = {site: found for site, found in probe.seen.items() if site.stream not in refused}
     refused.update(identities.refusals(model, kept))
-    readable = [stream for stream in STREAMS if stream not in refused]
+    readable: list[Stream] = [stream for stream in STREAMS if stream not in refused]
     dead = _dead_streams(probe, readable)
     refused.update(dead)
     return Access(frozenset(readable), frozenset(readable) - frozenset(dead), refused)

@@ -74,7 +74,7 @@ def prepare(model: HookedModel, reference: Any, *, seed: int) -> Trial:
     layers = range(count) if count <= _MANY else (0, count // 2, count - 1)
     padded = Prompts(ragged, lengths.to(parameter.device))
     return Trial(
-        model, reference, Prompts.of(here), Prompts.of(there), padded, shared, tuple(layers),
+        model, reference, Prompts.of(here[:2]), Prompts.of(there[:2]), padded, shared, tuple(layers),
         parameter.dtype,
     )  # fmt: skip
 

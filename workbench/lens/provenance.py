@@ -1,10 +1,12 @@
 """Which model and task a result came from, and whether the model solves that task."""
 
+from typing import Any
+
 from hooks import HookedModel
 from workbench.tasks import Task, solved
 
 
-def labels(model: HookedModel, task: Task) -> dict[str, str]:
+def labels(model: HookedModel, task: Task) -> dict[str, Any]:
     """The fields that every result of this room carries."""
     origin = getattr(model, "origin", None)
     found = solved(model, task)

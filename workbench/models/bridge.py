@@ -3,8 +3,7 @@
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +30,10 @@ class Model(TransformerBridge):
     """
 
     origin: Origin
+    if TYPE_CHECKING:  # found by TransformerBridge at run time
+        blocks: Any
+        ln_final: Any
+        unembed: Any
 
     def forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:
         """The logits, (batch, pos, vocab). Prompts bring their mask with them."""
@@ -47,10 +50,14 @@ class Model(TransformerBridge):
             "own; for compatibility mode, boot a TransformerBridge of your own"
         )
 
-    @cached_property
+    @property
     def access(self) -> Access:
         """Which sites can be read and written, found out by running the model once."""
-        return audit(self)
+        if self._access is None:
+            self._access = audit(self)
+        return self._access
+
+    _access: Access | None = None
 
 
 def wrap(
@@ -84,7 +91,7 @@ def wrap(
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 over every weight of a model: name, type, shape and bytes. Tied weights count once."""
+    """SHA-256 over every weight: name, type, shape and bytes. Tied weights count once."""
     by_place: dict[tuple[int, tuple[int, ...], torch.dtype], tuple[str, Tensor]] = {}
     for name, weight in sorted(model.state_dict().items()):
         by_place.setdefault((weight.data_ptr(), tuple(weight.shape), weight.dtype), (name, weight))
@@ -96,11 +103,11 @@ def digest(model: nn.Module) -> str:
 def _digest_of(named: tuple[str, Tensor]) -> str:
     name, weight = named
     plain = weight.detach().cpu().contiguous().flatten()
-    content = plain.view(torch.uint8).numpy() if plain.numel() else b""
+    content: Any = plain.view(torch.uint8).numpy() if plain.numel() else b""
     return f"{name} {weight.dtype} {tuple(weight.shape)} {hashlib.sha256(content).hexdigest()}"
 
 
-def _bridge(model: nn.Module) -> TransformerBridge:
+def _bridge(model: Any) -> TransformerBridge:
     config = getattr(model, "config", None)
     if config is None:
         raise TypeError(

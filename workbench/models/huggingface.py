@@ -32,7 +32,7 @@ def from_gguf(path: Path, name: str, *, device: str, dtype: torch.dtype) -> Mode
     """A GGUF file, dequantised. Its weights are those of the file, not of the original."""
     named: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, **named)
+        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, **named)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **named)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"transformers cannot open {path}: {error}") from error

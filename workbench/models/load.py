@@ -59,7 +59,7 @@ def _load(name: str, device: str, dtype: torch.dtype, remote_code: RemoteCode) -
     raise ValueError(_unknown(name))
 
 
-def _from_disk(  # noqa: PLR0917 - what `load` was given
+def _from_disk(
     path: Path, name: str, device: str, dtype: torch.dtype, remote_code: RemoteCode
 ) -> Model:
     if path.suffix == ".gguf":

@@ -30,7 +30,7 @@ def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = cache.entry(_ENTRY, _prepare)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     kept = json.loads((folder / "workbench.json").read_text())["digest"]
     found = digest(model)
     if found != kept:
@@ -87,7 +87,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     named: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
     opened = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **named)
     # A model opened from GGUF refuses save_pretrained, so its weights move to a plain one.
-    config = opened.config
+    config: Any = opened.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.name_or_path = "smollm2-135m"

@@ -44,7 +44,7 @@ def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
     """ "tiny" is shaped like GPT-2, "tiny-gqa" like Llama: grouped queries, RMSNorm, rotary."""
     ours = tokenizer()
     with torch.random.fork_rng(devices=[]):  # transformers draws weights, which are overwritten
-        model = (_gpt2 if name == "tiny" else _llama)(len(ours))
+        model: Any = _gpt2(len(ours)) if name == "tiny" else _llama(len(ours))
     fill(model, torch.Generator().manual_seed(0))
     return wrap(model.to(device, dtype), ours, name=name, source="random weights, seed 0")
 

@@ -29,7 +29,7 @@ def warned(record: Mapping[str, Any]) -> list[str]:
 def command(name: str, config: Mapping[str, Any]) -> str:
     """The command that makes the run again, every option spelt out."""
     words = ["workbench", "run", name, *_options(config, prefix="--")]
-    return " ".join(word for word in words)
+    return " ".join(shlex.quote(word) for word in words)
 
 
 def _options(config: Mapping[str, Any], *, prefix: str) -> Iterable[str]:

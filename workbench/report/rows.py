@@ -117,18 +117,18 @@ def _columns(
 
 def _cells(values: np.ndarray) -> list[Cell]:
     style = _style(values)
-    return [Cell(_text(value, style), _key(value)) for value in values]
+    return [Cell(_text(value, style), _key(value)) for value in values.tolist()]
 
 
 def _chances(values: np.ndarray) -> list[Cell]:
-    return [Cell(_chance(value), _key(value)) for value in values]
+    return [Cell(_chance(value), _key(value)) for value in values.tolist()]
 
 
 def _bounds(low: np.ndarray, high: np.ndarray) -> list[Cell]:
     style = _style(np.concatenate([low, high]))
     return [
         Cell(f"[{_text(one, style)}, {_text(other, style)}]", _key(one))
-        for one, other in zip(low, high, strict=True)
+        for one, other in zip(low.tolist(), high.tolist(), strict=True)
     ]
 
 
@@ -158,6 +158,6 @@ def _chance(value: float) -> str:
 
 def _key(value: Any) -> str:
     """Numbers so that they can be read back; empty where there is nothing to sort by."""
-    if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else repr(float(value))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
     return str(value)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.models.text import checked
 from workbench.tasks.task import ABSENT, Task
-from workbench.tasks.tokens import continuation, encoded, pieces, token_at
+from workbench.tasks.tokens import continuation, encoded, pieces, token_at, tokenizer_of
 
 Unfit = Literal["refuse", "drop"]
 """What happens to a case that this tokenizer cannot express."""
@@ -26,6 +26,7 @@ class Case:
 
     answer, foil   what may follow `clean`, with its leading space
     roles          role -> the characters of `clean`, or the index of the token
+    problem        why there can be no such prompt, where that is known already
     """
 
     clean: str
@@ -34,6 +35,7 @@ class Case:
     foil: tuple[str, ...]
     roles: Mapping[str, Span | int] = field(default_factory=dict)
     group: str = ""
+    problem: str = ""
 
 
 class UnfitError(ValueError):
@@ -64,10 +66,11 @@ def built(model: Any, name: str, cases: Sequence[Case], *, unfit: Unfit = "refus
     """The task made of `cases`; one that does not fit is refused by its row, or dropped."""
     if unfit not in ("refuse", "drop"):
         raise ValueError(f'{name}: unfit is "refuse" or "drop", not {unfit!r}')
+    tokenizer = tokenizer_of(model)
     kept: list[tuple[Case, _Row]] = []
     for number, case in enumerate(cases):
         try:
-            kept.append((case, _row(model.tokenizer, case)))
+            kept.append((case, _row(tokenizer, case)))
         except UnfitError as problem:
             if unfit == "refuse":
                 raise ValueError(
@@ -80,6 +83,8 @@ def built(model: Any, name: str, cases: Sequence[Case], *, unfit: Unfit = "refus
 
 
 def _row(tokenizer: Any, case: Case) -> _Row:
+    if case.problem:
+        raise UnfitError(case.problem)
     clean, corrupt = encoded(tokenizer, case.clean), encoded(tokenizer, case.corrupt)
     if len(clean) != len(corrupt):
         raise UnfitError(
@@ -95,18 +100,20 @@ def _row(tokenizer: Any, case: Case) -> _Row:
     foil = [_one(tokenizer, case.clean, word, "foil") for word in case.foil]
     if set(answer) & set(foil):
         raise UnfitError(f"answer {case.answer} and foil {case.foil} share a token")
+    return _Row(clean, corrupt, answer, foil, _positions(tokenizer, case, len(clean)))
+
+
+def _positions(tokenizer: Any, case: Case, length: int) -> dict[str, int]:
     positions = {
         role: place if isinstance(place, int) else token_at(tokenizer, case.clean, *place)
         for role, place in case.roles.items()
     }
-    positions.setdefault("END", len(clean) - 1)
-    outside = [role for role, at in positions.items() if not 0 <= at < len(clean)]
-    if outside:
-        raise UnfitError(
-            f"role {outside[0]!r} is at token {positions[outside[0]]}, but clean has "
-            f"{len(clean)} tokens, counted from 0"
-        )
-    return _Row(clean, corrupt, answer, foil, positions)
+    for role, at in positions.items():
+        if not 0 <= at < length:
+            raise UnfitError(
+                f"role {role!r} is at token {at}, but clean has {length} tokens, counted from 0"
+            )
+    return {**positions, "END": positions.get("END", length - 1)}
 
 
 def _one(tokenizer: Any, text: str, word: str, what: str) -> int:

@@ -11,7 +11,7 @@ from workbench.statistics import derive
 from workbench.tasks import draw, files
 from workbench.tasks.build import Case, built
 from workbench.tasks.task import Task
-from workbench.tasks.tokens import continuation, encoded
+from workbench.tasks.tokens import continuation, encoded, tokenizer_of
 
 _SHOWN = "Q: {}\nA: {}\n\n"
 _ASKED = "Q: {}\nA:"
@@ -38,7 +38,7 @@ def read_function_vectors(
     """
     rows = files.records(path, ("input", "output"))
     pairs = tuple((row["input"], row["output"]) for row in rows)
-    pool = _Pool(pairs, _queries(model.tokenizer, pairs), demonstrations)
+    pool = _Pool(pairs, _queries(tokenizer_of(model), pairs), demonstrations)
     asked = sum(map(len, pool.queries))
     if not 0 <= demonstrations <= len(pairs) - 2:
         raise ValueError(

@@ -11,7 +11,7 @@ from workbench.statistics import derive
 from workbench.tasks import draw
 from workbench.tasks.build import Case, Span, built, fill
 from workbench.tasks.task import Task
-from workbench.tasks.tokens import continuation, enough
+from workbench.tasks.tokens import continuation, enough, tokenizer_of
 
 _TEMPLATES = {
     "lasted": "The {event} lasted from the year {century}{YY} to the year {century}",
@@ -31,7 +31,7 @@ def greater_than(model: Any, *, prompts: int, seed: int) -> Task:
     Roles: event, YY (the token that decides: the two digits, or the tens digit), END.
     """
     template = next(iter(_TEMPLATES.values()))
-    years = _years(model.tokenizer, template)
+    years = _years(tokenizer_of(model), template)
     if not years:
         raise ValueError(
             "no year can be asked for: this tokenizer writes neither two digits nor one digit as "

@@ -14,7 +14,7 @@ from workbench.statistics import derive
 from workbench.tasks import draw
 from workbench.tasks.build import Case, built, fill
 from workbench.tasks.task import Task
-from workbench.tasks.tokens import enough, single
+from workbench.tasks.tokens import enough, single, tokenizer_of
 
 _CAPITALS = {
     "is": "The capital of {country} is",
@@ -71,8 +71,8 @@ _ASKED: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
 
 def _asked(model: Any, name: str, known: Mapping[str, str], *, prompts: int, seed: int) -> Task:
     role, what, templates = _ASKED[name]
-    answers = set(single(model.tokenizer, list(dict.fromkeys(known.values()))))
-    subjects = [one for one in enough(model, list(known), what=what, least=2)]
+    answers = set(single(tokenizer_of(model), list(dict.fromkeys(known.values()))))
+    subjects = enough(model, list(known), what=what, least=2)
     pool = _Pool(role, templates, {one: known[one] for one in subjects if known[one] in answers})
     if len(set(pool.known.values())) < 2:
         raise ValueError(

@@ -9,7 +9,7 @@ from workbench.tasks.build import Case, Unfit, built
 from workbench.tasks.files import Record
 from workbench.tasks.greater_than import endings
 from workbench.tasks.task import Task
-from workbench.tasks.tokens import encoded, token_at
+from workbench.tasks.tokens import encoded, single, token_at, tokenizer_of
 
 
 def read_eap_ig(
@@ -44,7 +44,7 @@ def _followers(
                 f"{path}, row {number}: label is {row['label']!r}, expected the last two digits "
                 "of a year"
             )
-        answer, foil = endings(model.tokenizer, row["clean"], label)
+        answer, foil = endings(tokenizer_of(model), row["clean"], label)
         return tuple(answer), tuple(foil)
     return tuple(
         (_decoded(model, files.field(row, column, path, number), column, path, number),)
@@ -53,7 +53,7 @@ def _followers(
 
 
 def _decoded(model: Any, text: str, column: str, path: str | Path, number: int) -> str:
-    size = len(model.tokenizer)
+    size = len(tokenizer_of(model))
     if not text.isdecimal() or int(text) >= size:
         raise ValueError(
             f"{path}, row {number}: {column} is {text!r}, expected a token id below {size}: "
@@ -95,33 +95,45 @@ def read_counterfact(
                 f"{path}, row {number}: the subject {row['subject']!r} is not in the prompt "
                 f"{row['prompt']!r}"
             )
-    partner = _partners(model, rows)
-    cases = [_fact(row, rows[other]) for row, other in zip(rows, partner, strict=True)]
+    partner = _partners(tokenizer_of(model), rows)
+    cases = [
+        _fact(row, None if other is None else rows[other])
+        for row, other in zip(rows, partner, strict=True)
+    ]
     return built(model, name or Path(path).stem, cases, unfit=unfit)
 
 
-def _fact(row: Record, other: Record) -> Case:
+def _fact(row: Record, other: Record | None) -> Case:
     start = row["prompt"].index(row["subject"])
     roles = {"subject": (start, start + len(row["subject"]))}
-    words = ((f" {one['attribute']}",) for one in (row, other))
-    return Case(row["prompt"], other["prompt"], *words, roles, row["relation_id"])
+    answer, group = (f" {row['attribute']}",), row["relation_id"]
+    if other is None:
+        problem = f"no other fact has the form of {row['prompt']!r}, token by token"
+        return Case(row["prompt"], "", answer, (), roles, group, problem)
+    return Case(row["prompt"], other["prompt"], answer, (f" {other['attribute']}",), roles, group)
 
 
-def _partners(model: Any, rows: Sequence[Record]) -> list[int]:
-    """The row that each is corrupted with: itself, which is refused later, where there is none."""
+def _partners(tokenizer: Any, rows: Sequence[Record]) -> list[int | None]:
+    """The row that each is corrupted with: the next that asks alike and answers otherwise."""
+    short = set(single(tokenizer, [row["attribute"] for row in rows]))
     alike: dict[tuple[str, int, int], list[int]] = {}
     for index, row in enumerate(rows):
-        prompt, subject = row["prompt"], row["subject"]
-        start = prompt.index(subject)
-        stop = start + len(subject)
-        frame = prompt[:start] + "\0" + prompt[stop:]
-        last = token_at(model.tokenizer, prompt, start, stop)
-        alike.setdefault((frame, last, len(encoded(model.tokenizer, prompt))), []).append(index)
-    partner = list(range(len(rows)))
+        alike.setdefault(_form(tokenizer, row), []).append(index)
+    partner: list[int | None] = [None] * len(rows)
     for members in alike.values():
         for place, index in enumerate(members):
-            following = [*members[place + 1 :], *members[:place]]
             own = rows[index]["attribute"]
-            others = (one for one in following if rows[one]["attribute"] != own)
-            partner[index] = next(others, index)
+            for other in (*members[place + 1 :], *members[:place]):
+                if rows[other]["attribute"] != own and rows[other]["attribute"] in short:
+                    partner[index] = other
+                    break
     return partner
+
+
+def _form(tokenizer: Any, row: Record) -> tuple[str, int, int]:
+    """The prompt without its subject, the subject's last token, and how many tokens there are."""
+    prompt, subject = row["prompt"], row["subject"]
+    start = prompt.index(subject)
+    stop = start + len(subject)
+    last = token_at(tokenizer, prompt, start, stop)
+    return f"{prompt[:start]}{{}}{prompt[stop:]}", last, len(encoded(tokenizer, prompt))

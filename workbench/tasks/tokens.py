@@ -7,6 +7,16 @@ _BEFORE = "the"
 """Words are judged as they stand in a sentence, after another word and a space."""
 
 
+def tokenizer_of(model: Any) -> Any:
+    """The model's tokenizer, which it must have to be given words."""
+    if model.tokenizer is None:
+        raise ValueError(
+            "this model has no tokenizer, so it cannot be given words: pass one to models.wrap, "
+            "or take tasks.induction, which needs none"
+        )
+    return model.tokenizer
+
+
 def encoded(tokenizer: Any, text: str) -> list[int]:
     """The ids of a prompt, with whatever the tokenizer itself puts around it."""
     return list(tokenizer(text)["input_ids"])
@@ -43,7 +53,7 @@ def single(tokenizer: Any, words: Sequence[str]) -> list[str]:
 
 def enough(model: Any, words: Sequence[str], *, what: str, least: int) -> list[str]:
     """Those of `words` that are single tokens for this model's tokenizer: at least `least`."""
-    fitting = single(model.tokenizer, words)
+    fitting = single(tokenizer_of(model), words)
     if len(fitting) < least:
         raise ValueError(
             f"{len(fitting)} of {len(words)} {what} are single tokens for this tokenizer, "
