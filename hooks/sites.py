@@ -160,7 +160,10 @@ class Site:
         """The site that TransformerLens calls `name`, such as "blocks.5.attn.hook_z"."""
         found = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
         layer, path = (int(found[1]), found[2]) if found else (-1, name)
-        known: dict[str, Stream] = {path: stream for stream, path in _PATHS.items()} | dict(_OTHER_PATHS)
+        known: Mapping[str, Stream] = {
+            **{path: stream for stream, path in _PATHS.items()},
+            **_OTHER_PATHS,
+        }
         stream = known.get(path)
         if stream is None or (stream in _WITHOUT_LAYER) != (found is None):
             raise ValueError(f"{name!r} is no site of ours; known: {', '.join(sorted(known))}")

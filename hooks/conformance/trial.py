@@ -73,10 +73,8 @@ def prepare(model: HookedModel, reference: Any, *, seed: int) -> Trial:
     count = model.cfg.n_layers
     layers = range(count) if count <= _MANY else (0, count // 2, count - 1)
     padded = Prompts(ragged, lengths.to(parameter.device))
-    return Trial(
-        model, reference, Prompts.of(here[:2]), Prompts.of(there[:2]), padded, shared, tuple(layers),
-        parameter.dtype,
-    )  # fmt: skip
+    runs = (Prompts.of(here[:2]), Prompts.of(there[:2]), padded)
+    return Trial(model, reference, *runs, shared, tuple(layers), parameter.dtype)
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

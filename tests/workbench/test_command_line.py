@@ -226,11 +226,11 @@ def test_help_does_not_wait_for_torch():
 @pytest.mark.parametrize("way", [["-m", "experiments.length"], ["experiments/length.py"]])
 def test_executing_the_file_of_an_experiment_is_the_same_command(folder, capsys, way):
     done = started(*way, "--text", "abcd")
-    main(["run", "length", "--text", "abcd"])
+    main(["run", "length", "--text", "abcd", "--again", "never"])  # even if our code changes now
 
     said = capsys.readouterr()
     assert done.stdout == said.out != "", done.stderr
-    assert "opened the run of" in said.err
+    assert "opened the run of" in said.err, done.stderr
 
 
 def started(*words: str) -> subprocess.CompletedProcess:

@@ -1,5 +1,6 @@
 """Your own prompts, from lists, a table or a csv file."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,11 +122,10 @@ def _words(given: str | Iterable[str]) -> tuple[str, ...]:
 def _place(text: str, place: str | int, role: str) -> Span | int:
     if not isinstance(place, str):
         return int(place)
-    times = text.count(place) if place else 0
-    if times != 1:
+    found = list(re.finditer(rf"(?<!\w){re.escape(place.strip())}(?!\w)", text))
+    if len(found) != 1:
         raise UnfitError(
-            f"the word {place!r} of role {role!r} stands {times} times in {text!r}; "
+            f"the word {place!r} of role {role!r} stands {len(found)} times in {text!r}; "
             "name a word that stands there once, or give the index of its token"
         )
-    start = text.index(place)
-    return start, start + len(place)
+    return found[0].span()

@@ -151,8 +151,8 @@ def test_both_corruptions_have_the_same_clean_prompts(tiny):
     assert swap.clean.tokens.equal(third.clean.tokens)
 
 
-def test_an_unknown_corruption_is_refused(tiny):
-    with pytest.raises(ValueError, match='corruption \'noise\' is not known: take "swap" or'):
+def test_an_unknown_corruption_is_refused(tiny, unchecked_types):
+    with pytest.raises(ValueError, match="corruption 'noise' is not known: take \"swap\" or"):
         tasks.ioi(tiny, prompts=4, seed=0, corruption="noise")
 
 
@@ -195,6 +195,11 @@ def test_induction_uses_no_special_token(default_model):
     task = tasks.induction(default_model, prompts=30, seed=0)
     special = set(default_model.tokenizer.all_special_ids)
     assert not special & set(task.clean.tokens[task.clean.mask.bool()].tolist())
+
+
+def test_an_unknown_attractor_is_refused(tiny, unchecked_types):
+    with pytest.raises(ValueError, match='attractor \'no\' is not known: take "other" or "same"'):
+        tasks.agreement(tiny, prompts=4, seed=0, attractor="no")
 
 
 @pytest.mark.parametrize("period", [(3, 9), (9, 8)])
@@ -284,7 +289,7 @@ class Letters:
     unk_token_id = None
     all_special_ids = ()
 
-    def __call__(self, text, add_special_tokens=True):
+    def __call__(self, text, **_):
         return {"input_ids": [ord(letter) for letter in text]}
 
     def decode(self, ids, **_):
