@@ -1,4 +1,4 @@
-# ruff: noqa: TID251 (what was drawn is asked of the figure itself)
+
 from io import BytesIO
 
 import matplotlib as mpl

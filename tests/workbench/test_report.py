@@ -3,7 +3,7 @@ import html
 import json
 import re
 import shutil
-import subprocess  # noqa: TID251 (a browser is the only judge of a page)
+import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from html.parser import HTMLParser

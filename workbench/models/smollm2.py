@@ -26,7 +26,7 @@ _ENTRY = f"smollm2-135m-{GGUF_SHA256[:12]}-1"  # the last number grows when prep
 
 
 def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
-    """The default model on `device`: about 20 s the first time, then under 2 s."""
+    """SmolLM2-135M-Instruct, the default: 30 layers, 9 heads; fetched once, then under 2 s."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = cache.entry(_ENTRY, _prepare)
