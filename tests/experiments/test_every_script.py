@@ -19,13 +19,13 @@ PARTS = ("Question", "Method", "Compare", "Read", "Caveat")
 def test_a_rehearsal_leaves_a_run_that_can_be_read_back(name, tmp_path):
     script = import_module(f"experiments.{name}")
     run = runs.record(script.run, script.REHEARSAL, root=tmp_path)
-    found = {path.name for path in run.path.iterdir()}
+    found = {path.name for path in run.folder.iterdir()}
     assert found == {"config.json", "run.json", "result.nc", "figure.png", "report.html"}
     kind = get_type_hints(script.run)["return"]
-    again = results.load(kind, run.path / "result.nc")
+    again = results.load(kind, run.folder / "result.nc")
     assert results.digest(again) == results.digest(run.result)
-    assert matplotlib.image.imread(run.path / "figure.png").std() > 0.01  # not an empty picture
-    assert run.result.task in (run.path / "report.html").read_text()
+    assert matplotlib.image.imread(run.folder / "figure.png").std() > 0.01  # not an empty picture
+    assert run.result.task in (run.folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

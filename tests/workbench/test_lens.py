@@ -91,7 +91,7 @@ def test_where_nothing_adds_up_it_is_refused(model):
 
 
 def test_heads_whose_sum_is_normalised_are_refused():
-    model, _ = twins.make("gemma3")
+    model, _ = twins.make("Gemma 3")
     own = tasks.Task(
         "by hand", *(2 * [model_prompts()]), torch.tensor([[5], [6]]), torch.tensor([[7], [8]]),
         {}, torch.zeros(2, dtype=torch.long),

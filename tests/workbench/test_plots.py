@@ -1,4 +1,3 @@
-
 from io import BytesIO
 
 import matplotlib as mpl
@@ -63,7 +62,7 @@ def direct():
     head, low, high = spread(torch.tensor([[2.0, -1.0], [0.5, 0.25]]))
     mlp, mlp_low, mlp_high = spread(torch.tensor([1.0, -2.0]))
     return DirectAttribution(
-        head=head.mean(dim=-1),
+        effect=head.mean(dim=-1),
         low=low,
         high=high,
         mlp=mlp.mean(dim=-1),
@@ -170,7 +169,7 @@ def test_ranks_are_counted_from_one_with_the_best_on_top(lens):
 
 def test_direct_attribution_shows_heads_layers_and_the_strongest_heads(direct):
     heads, layers, strongest = plots.draw(direct).axes[:3]
-    np.testing.assert_array_equal(heads.images[0].get_array(), direct.head.numpy())
+    np.testing.assert_array_equal(heads.images[0].get_array(), direct.effect.numpy())
     assert outlined(heads) == {(0, 0)}
     # attention: heads' sum and the bias of each layer, by hand; then the MLPs
     np.testing.assert_allclose(bar_lengths(layers), [1.125, 0.875, 1.0, -2.0])

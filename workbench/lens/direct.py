@@ -22,9 +22,9 @@ class DirectAttribution(Result):
     embed + heads + attention biases + MLPs + constant = total, for every prompt.
     """
 
-    head: Float[Tensor, "layer head"] = field(metadata={"means": "mean direct effect of a head"})
-    low: Float[Tensor, "layer head"] = field(metadata={"means": "lower 95 % bound of head"})
-    high: Float[Tensor, "layer head"] = field(metadata={"means": "upper 95 % bound of head"})
+    effect: Float[Tensor, "layer head"] = field(metadata={"means": "mean direct effect of a head"})
+    low: Float[Tensor, "layer head"] = field(metadata={"means": "lower 95 % bound of effect"})
+    high: Float[Tensor, "layer head"] = field(metadata={"means": "upper 95 % bound of effect"})
     mlp: Float[Tensor, " layer"] = field(metadata={"means": "mean direct effect of an MLP"})
     mlp_low: Float[Tensor, " layer"] = field(metadata={"means": "lower 95 % bound of mlp"})
     mlp_high: Float[Tensor, " layer"] = field(metadata={"means": "upper 95 % bound of mlp"})
@@ -48,12 +48,12 @@ class DirectAttribution(Result):
 
     def strongest(self, n: int) -> list[tuple[int, int]]:
         """The `n` heads that write most for or against the answer, strongest first."""
-        order = self.head.abs().flatten().argsort(descending=True, stable=True)[:n].tolist()
-        return [divmod(index, self.head.shape[1]) for index in order]
+        order = self.effect.abs().flatten().argsort(descending=True, stable=True)[:n].tolist()
+        return [divmod(index, self.effect.shape[1]) for index in order]
 
     def sentence(self) -> str:
         """What was found, in a sentence."""
-        names = ", ".join(f"{a}.{b} ({float(self.head[a, b]):+.2f})" for a, b in self.strongest(3))
+        names = ", ".join(f"{a}.{b} ({float(self.effect[a, b]):+.2f})" for a, b in self.strongest(3))
         parts = (self.attention().sum(0), self.mlp_per_prompt.sum(0), self.embed_per_prompt)
         attention, mlps, embed = (float(part.mean()) for part in parts)
         return (
@@ -67,13 +67,13 @@ class DirectAttribution(Result):
         layer, head = self.strongest(1)[0]
         at = (layer, head)
         found = {name: float(getattr(self, name)[at]) for name in ("low", "high")}
-        return {"effect": float(self.head[at]), **found, "layer": layer, "head": head}
+        return {"effect": float(self.effect[at]), **found, "layer": layer, "head": head}
 
     def table(self, n: int = 15) -> str:
         """The strongest heads as text, one a line."""
         lines = [f"head   wrote ({self.unit})   95 % bounds        p (corrected)"]
         for at in self.strongest(n):
-            value, low, high, p = (float(v[at]) for v in (self.head, self.low, self.high, self.p))
+            value, low, high, p = (float(v[at]) for v in (self.effect, self.low, self.high, self.p))
             mark = " *" if p <= 0.05 else ""
             name, bounds = f"{at[0]}.{at[1]}", f"[{low:+.3f}, {high:+.3f}]"
             lines.append(f"{name:<6} {value:+.3f}          {bounds:<18} {p:.4f}{mark}")
@@ -127,7 +127,7 @@ def _attributed(
     mlp, mlp_low, mlp_high = statistics.bounds(per_prompt["mlp_per_prompt"], seed=seed)
     test = statistics.permutation_test(per_prompt["head_per_prompt"], seed=seed)
     return DirectAttribution(
-        head=head.float(),
+        effect=head.float(),
         low=low.float(),
         high=high.float(),
         mlp=mlp.float(),

@@ -41,7 +41,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
-    """ "tiny" is shaped like GPT-2, "tiny-gqa" like Llama: grouped queries, RMSNorm, rotary."""
+    """Two layers of seeded noise; "tiny" shaped like GPT-2, "tiny-gqa" like Llama (GQA)."""
     ours = tokenizer()
     with torch.random.fork_rng(devices=[]):  # transformers draws weights, which are overwritten
         model: Any = _gpt2(len(ours)) if name == "tiny" else _llama(len(ours))

@@ -68,7 +68,7 @@ def draw_direct_attribution(result: DirectAttribution, ax: Axes | None = None) -
         positive="for answer",
         helps="positive",
     )
-    head, marked = result.head.numpy(), (result.p <= LEVEL).numpy()
+    head, marked = result.effect.numpy(), (result.p <= LEVEL).numpy()
     title = f"{result.task}: who wrote the logit difference, {result.model}"
     with styled():
         if ax is not None:

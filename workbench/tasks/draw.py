@@ -38,10 +38,11 @@ def cases(
     found: dict[str, Case] = {}
     repeated: list[Case] = []
     for number in range(prompts):
+        drawn = case(turns[number % len(turns)], generator)
         for _ in range(_TRIES):
-            drawn = case(turns[number % len(turns)], generator)
             if drawn.clean not in found:
                 break
+            drawn = case(turns[number % len(turns)], generator)
         if drawn.clean in found:
             repeated.append(drawn)
         found.setdefault(drawn.clean, drawn)

@@ -46,10 +46,11 @@ def _followers(
             )
         answer, foil = endings(tokenizer_of(model), row["clean"], label)
         return tuple(answer), tuple(foil)
-    return tuple(
-        (_decoded(model, files.field(row, column, path, number), column, path, number),)
+    answer, foil = (
+        _decoded(model, files.field(row, column, path, number), column, path, number)
         for column in ("correct_idx", "incorrect_idx")
     )
+    return (answer,), (foil,)
 
 
 def _decoded(model: Any, text: str, column: str, path: str | Path, number: int) -> str:

@@ -38,7 +38,6 @@ def test_accuracy_counts_and_the_difference_is_a_mean(tiny, answering, unchecked
     assert found.logit_difference.value == pytest.approx((15 * 2 - 5 * 2) / 20)
     # 15 of 20: Clopper and Pearson's bounds, from their tables.
     assert found.accuracy.low == pytest.approx(0.509, abs=1e-3)
-    assert found.is_solved
 
 
 def test_sets_of_answers_are_summed(tiny, answering, unchecked_types):
