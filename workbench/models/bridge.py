@@ -1,6 +1,7 @@
 """One's own model in, a model to study out: the only place that names TransformerLens's classes."""
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,10 @@ class Origin:
     name: str
     source: str
     digest: str  # SHA-256 over every weight's name, type, shape and bytes
+
+
+observers: list[Callable[[Origin], None]] = []
+"""Told of every model that is wrapped or loaded, so that a run's record can name its weights."""
 
 
 class Model(TransformerBridge):
@@ -87,6 +92,8 @@ def wrap(
     assert isinstance(bridge, Model)
     bridge.origin = origin
     _hold(bridge, tokenizer)
+    for observer in observers:
+        observer(origin)
     return bridge
 
 

@@ -1,6 +1,6 @@
 """Which function makes the model that a name stands for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, Protocol
@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 
 from workbench.models import checkpoint, huggingface, smollm2, tiny
-from workbench.models.bridge import Model, Origin
+from workbench.models.bridge import Model
 
 
 class _Loader(Protocol):
@@ -21,9 +21,6 @@ known: Mapping[str, _Loader] = {
     "tiny-gqa": tiny.load,
 }
 """The models that have a name here."""
-
-observers: list[Callable[[Origin], None]] = []
-"""Told of every model that is loaded, so that a run's record can name its weights."""
 
 RemoteCode = Literal["refuse", "run"]
 
@@ -43,10 +40,7 @@ def load(
     "owner/model". Code that comes with weights is not run unless `remote_code="run"`.
     """
     with torch.random.fork_rng(devices=[]):  # libraries draw weights that are then replaced
-        model = _load(str(name), device, dtype, remote_code)
-    for observer in observers:
-        observer(model.origin)
-    return model
+        return _load(str(name), device, dtype, remote_code)
 
 
 def _load(name: str, device: str, dtype: torch.dtype, remote_code: RemoteCode) -> Model:

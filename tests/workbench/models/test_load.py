@@ -245,12 +245,24 @@ def test_a_hub_that_is_not_there_says_how_to_bring_the_model(monkeypatch):
 
 
 def test_every_load_is_told_to_the_observers():
-    from workbench.models.load import observers
+    from workbench.models.bridge import observers
 
     seen = []
     observers.append(seen.append)
     try:
         model = models.load("tiny")
+    finally:
+        observers.remove(seen.append)
+    assert seen == [model.origin]
+
+
+def test_a_model_in_memory_is_told_to_the_observers_too():
+    from workbench.models.bridge import observers
+
+    seen = []
+    observers.append(seen.append)
+    try:
+        model = models.wrap(small_llama(), name="mine")
     finally:
         observers.remove(seen.append)
     assert seen == [model.origin]

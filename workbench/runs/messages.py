@@ -1,0 +1,47 @@
+"""What is said to the person at the terminal, and how errors are said."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def say(text: str) -> None:
+    """A message to the person at the terminal; standard output is for answers."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class UsageError(ValueError):
+    """What was asked for is not there, or cannot be understood."""
+
+
+@contextmanager
+def errors_as_sentences(*, show: Literal["sentence", "traceback"] = "sentence") -> Iterator[None]:
+    """When the block fails, say why and leave: with 2 for a `UsageError`, 130 for Ctrl-C, or 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted; what is complete was kept, and the same command goes on from there")
+        raise SystemExit(130) from None
+    except Exception as error:
+        if show == "traceback":
+            traceback.print_exc()
+        else:
+            hint = "" if isinstance(error, UsageError) else "\n(--traceback shows where)"
+            say(f"error: {sentence(error)}{hint}")
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+
+
+def sentence(error: BaseException) -> str:
+    """An error as one reads it; the type is named where the message alone may not be enough."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    plain = isinstance(error, ValueError | KeyError | OSError | TypeError) and text
+    return text if plain else f"{type(error).__name__}: {text}".rstrip(": ")
