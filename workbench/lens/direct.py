@@ -53,7 +53,8 @@ class DirectAttribution(Result):
 
     def sentence(self) -> str:
         """What was found, in a sentence."""
-        names = ", ".join(f"{a}.{b} ({float(self.effect[a, b]):+.2f})" for a, b in self.strongest(3))
+        top = self.strongest(3)
+        names = ", ".join(f"{a}.{b} ({float(self.effect[a, b]):+.2f})" for a, b in top)
         parts = (self.attention().sum(0), self.mlp_per_prompt.sum(0), self.embed_per_prompt)
         attention, mlps, embed = (float(part.mean()) for part in parts)
         return (

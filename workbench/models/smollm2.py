@@ -30,9 +30,8 @@ def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = cache.entry(_ENTRY, _prepare)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True
-    )
+    here: dict[str, Any] = {"local_files_only": True}
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **here)
     kept = json.loads((folder / "workbench.json").read_text())["digest"]
     found = digest(model)
     if found != kept:
