@@ -98,17 +98,7 @@ class HeadEffects(Result):
     def table(self, n: int = 15) -> str:
         """The strongest heads as text, one a line."""
         order = self._ranked(-self.effect.abs(), n)
-        lines = [f"head   effect ({self.unit})   95 % bounds        p (corrected)"]
-        for layer, head in order:
-            value, low, high, p = (
-                float(v[layer, head]) for v in (self.effect, self.low, self.high, self.p)
-            )
-            mark = " *" if p <= 0.05 else ""
-            bounds = f"[{low:+.3f}, {high:+.3f}]"
-            lines.append(
-                f"{f'{layer}.{head}':<6} {value:+.3f}           {bounds:<18} {p:.4f}{mark}"
-            )
-        return "\n".join(lines)
+        return statistics.table(order, result=self, named="head", value="effect")
 
     def _ranked(self, by: Float[Tensor, "layer head"], n: int) -> list[Head]:
         order = by.flatten().argsort(stable=True)[:n].tolist()

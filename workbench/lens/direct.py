@@ -72,13 +72,7 @@ class DirectAttribution(Result):
 
     def table(self, n: int = 15) -> str:
         """The strongest heads as text, one a line."""
-        lines = [f"head   wrote ({self.unit})   95 % bounds        p (corrected)"]
-        for at in self.strongest(n):
-            value, low, high, p = (float(v[at]) for v in (self.effect, self.low, self.high, self.p))
-            mark = " *" if p <= 0.05 else ""
-            name, bounds = f"{at[0]}.{at[1]}", f"[{low:+.3f}, {high:+.3f}]"
-            lines.append(f"{name:<6} {value:+.3f}          {bounds:<18} {p:.4f}{mark}")
-        return "\n".join(lines)
+        return statistics.table(self.strongest(n), result=self, named="head", value="wrote")
 
 
 @torch.no_grad()

@@ -22,6 +22,8 @@ class Origin:
     name: str
     source: str
     digest: str  # SHA-256 over every weight's name, type, shape and bytes
+    tokenizer: str = ""  # SHA-256 of the tokenizer, where there is one
+    bos: str = "none is prepended"  # or what the tokenizer itself puts before every prompt
 
 
 observers: list[Callable[[Origin], None]] = []
@@ -46,6 +48,8 @@ class Model(TransformerBridge):
             prompts = input.to(next(self.original_model.parameters()).device)
             kwargs.setdefault("attention_mask", prompts.mask)
             input = prompts.tokens
+        if isinstance(input, Tensor) and not input.is_floating_point():
+            self._check_tokens(input)
         return super().forward(input, *args, **kwargs)
 
     def enable_compatibility_mode(self, *args: Any, **kwargs: Any) -> None:
@@ -64,6 +68,20 @@ class Model(TransformerBridge):
 
     _access: Access | None = None
 
+    def _check_tokens(self, tokens: Tensor) -> None:
+        """Ids the model does not know would be read from somewhere, or crash far from here."""
+        limit = self.cfg.d_vocab
+        wrong = (tokens < 0) | (tokens >= limit)
+        if bool(wrong.any()):
+            found = int(tokens[wrong][0])
+            raise ValueError(
+                f"token id {found} is not one of this model's: they are 0 to {limit - 1}"
+            )
+        if tokens.shape[-1] > self.cfg.n_ctx:
+            raise ValueError(
+                f"the prompts have {tokens.shape[-1]} tokens, this model takes {self.cfg.n_ctx}"
+            )
+
 
 def wrap(
     model: nn.Module, tokenizer: Any = None, *, name: str = "in memory", source: str = "in memory"
@@ -76,7 +94,7 @@ def wrap(
     """
     bridge = model if isinstance(model, TransformerBridge) else None
     inner = model if bridge is None else bridge.original_model
-    origin = Origin(name, source, digest(inner))  # before wrapping, which renames the weights
+    weights = digest(inner)  # before wrapping, which renames them
     inner.eval().requires_grad_(False)
     if bridge is None:
         bridge = _bridge(inner)
@@ -90,10 +108,15 @@ def wrap(
     bridge.eval().requires_grad_(False)
     bridge.__class__ = Model  # the same object, so its hooks and weights stay what they are
     assert isinstance(bridge, Model)
-    bridge.origin = origin
     _hold(bridge, tokenizer)
+    bos = (
+        f"{tokenizer.bos_token!r} by the tokenizer"
+        if bridge.cfg.default_prepend_bos
+        else Origin.bos
+    )
+    bridge.origin = Origin(name, source, weights, _digest_of_tokenizer(tokenizer), bos)
     for observer in observers:
-        observer(origin)
+        observer(bridge.origin)
     return bridge
 
 
@@ -112,6 +135,15 @@ def _digest_of(named: tuple[str, Tensor]) -> str:
     plain = weight.detach().cpu().contiguous().flatten()
     content: Any = plain.view(torch.uint8).numpy() if plain.numel() else b""
     return f"{name} {weight.dtype} {tuple(weight.shape)} {hashlib.sha256(content).hexdigest()}"
+
+
+def _digest_of_tokenizer(tokenizer: Any) -> str:
+    """SHA-256 of all that a tokenizer does; of its vocabulary, where it cannot be written out."""
+    if tokenizer is None:
+        return ""
+    fast: Any = getattr(tokenizer, "backend_tokenizer", None)
+    text = fast.to_str() if hasattr(fast, "to_str") else str(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _bridge(model: Any) -> TransformerBridge:

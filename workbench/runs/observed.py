@@ -44,7 +44,7 @@ class Observed:
 
     def add_model(self, origin: Any) -> None:
         """Note where a model's weights came from; a model loaded twice is noted once."""
-        seen = {name: str(getattr(origin, name)) for name in ("name", "source", "digest")}
+        seen = {name: str(value) for name, value in vars(origin).items()}
         if seen not in self.models:
             self.models.append(seen)
 

@@ -19,6 +19,7 @@ from workbench.statistics.permutation import (
     permutation_test,
 )
 from workbench.statistics.randomness import Randomness, derive
+from workbench.statistics.tables import table
 
 __all__ = [
     "Bounds",
@@ -31,4 +32,5 @@ __all__ = [
     "estimate",
     "permutation_test",
     "proportion",
+    "table",
 ]

@@ -66,6 +66,23 @@ def test_prompts_bring_their_mask(tiny_gqa):
     assert_close(tiny_gqa(prompts), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [([[5, 10_000]], "token id 10000"), ([[-1, 5]], "token id -1"), ([[5] * 257], "257 tokens")],
+)
+def test_tokens_the_model_does_not_know_are_refused(small, tokens, message):
+    with pytest.raises(ValueError, match=message):
+        small(torch.tensor(tokens))
+
+
+def test_the_tokenizer_has_a_digest_too(tiny):
+    other = tiny_models.tokenizer()
+    other.add_tokens(["NEWWORD"])
+    assert len(tiny.origin.tokenizer) == 64
+    assert models.wrap(tiny_models._gpt2(50), other).origin.tokenizer != tiny.origin.tokenizer
+    assert tiny.origin.bos == "none is prepended"
+
+
 def test_the_digest_changes_with_one_weight_and_not_with_the_object():
     model = small_llama()
     before = digest(model)

@@ -46,6 +46,7 @@ def test_what_the_tokenizer_prepends_stays_and_twice_is_refused():
     model = prepending()
     assert models.words(model, models.prompts(model, "Mary went")) == [["<s>", "Mary", " went"]]
     assert model.cfg.default_prepend_bos is True
+    assert model.origin.bos == "'<s>' by the tokenizer"
     with pytest.raises(ValueError, match="starts with two '<s>'"):
         models.prompts(model, "<s>Mary went")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workbench import models, runs
-from workbench.models.load import observers
+from workbench.models.bridge import observers
 from workbench.runs import experiments
 from workbench.runs.comparison import _widened
 from workbench.runs.grid import cells_of
