@@ -147,7 +147,7 @@ def _check_fired(listed: Mapping[Site, list[AnyEdit]], passes: _Passes) -> None:
             else "the site was not reached"
         )
         raise EditNeverFired(
-            f"{names} never fired in {passes.count} forward passes: {why}. "
+            f"{names} never fired in {passes.count} forward pass(es): {why}. "
             "The results are those of the unedited model"
         )
 

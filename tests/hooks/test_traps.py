@@ -191,7 +191,7 @@ WAYS_TO_FAIL = {
     "wrong shape": (_with(lambda x: x[:1]), ValueError),
     "never fired": (_no_pass, EditNeverFired),
     "body raises": (_body_raises, LookupError),
-    "bad token": (_with(edits.zero(), prompts=Prompts.of(torch.full((1, 3), 10**6))), IndexError),
+    "bad token": (_with(edits.zero(), prompts=Prompts.of(torch.full((1, 3), 10**6))), ValueError),
     "not finite": (_with(lambda x: x / 0), FloatingPointError),
 }
 

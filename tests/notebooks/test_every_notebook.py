@@ -20,5 +20,8 @@ def test_it_defines_nothing_and_is_committed_with_small_outputs(path):
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     lines = [line for cell in cells for line in "".join(cell["source"]).splitlines()]
     assert not [line for line in lines if line.startswith(("def ", "class "))]
-    assert any(cell["outputs"] for cell in cells)
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert outputs
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert "site-packages" not in path.read_text()
     assert path.stat().st_size < 600_000

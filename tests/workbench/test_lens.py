@@ -28,6 +28,9 @@ def test_what_was_written_adds_up_to_the_logit_difference(model, task, parts):
     total = heads + parts.mlp_per_prompt.sum(0) + parts.embed_per_prompt + parts.constant
     assert_close(total, expected, rtol=1e-5, atol=1e-4)
     assert_close(parts.total, expected, rtol=1e-5, atol=1e-5)
+    whole = parts.head_per_prompt.sum(1) + parts.bias_per_prompt
+    assert_close(parts.attention, whole.mean(1), rtol=1e-5, atol=1e-5)
+    assert (parts.attention_low <= parts.attention).all()
 
 
 def test_a_head_whose_output_is_cut_off_writes_nothing(model, task):

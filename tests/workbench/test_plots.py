@@ -65,6 +65,9 @@ def direct():
         effect=head.mean(dim=-1),
         low=low,
         high=high,
+        attention=torch.tensor([1.125, 0.875]),
+        attention_low=torch.tensor([1.0, 0.75]),
+        attention_high=torch.tensor([1.5, 1.25]),
         mlp=mlp.mean(dim=-1),
         mlp_low=mlp_low,
         mlp_high=mlp_high,
@@ -91,8 +94,8 @@ def bar_lengths(axes):
 
 def drawn_bounds(axes):
     """Low and high of every line of bounds, from the top of the list down."""
-    lines = next(one for one in axes.collections if isinstance(one, LineCollection))
-    return np.array([line[:, 0] for line in lines.get_segments()])
+    lines = [one for one in axes.collections if isinstance(one, LineCollection)]
+    return np.array([line[:, 0] for one in lines for line in one.get_segments()])
 
 
 def outlined(axes):
@@ -171,9 +174,10 @@ def test_direct_attribution_shows_heads_layers_and_the_strongest_heads(direct):
     heads, layers, strongest = plots.draw(direct).axes[:3]
     np.testing.assert_array_equal(heads.images[0].get_array(), direct.effect.numpy())
     assert outlined(heads) == {(0, 0)}
-    # attention: heads' sum and the bias of each layer, by hand; then the MLPs
+    # attention, then the MLPs
     np.testing.assert_allclose(bar_lengths(layers), [1.125, 0.875, 1.0, -2.0])
-    np.testing.assert_allclose(drawn_bounds(layers), [[0.9, 1.3], [-2.1, -1.7]], rtol=1e-6)
+    expected = [[1.0, 1.5], [0.75, 1.25], [0.9, 1.3], [-2.1, -1.7]]
+    np.testing.assert_allclose(drawn_bounds(layers), expected, rtol=1e-6)
     np.testing.assert_allclose(bar_lengths(strongest), [2.0, -1.0, 0.5, 0.25])
     np.testing.assert_allclose(drawn_bounds(strongest)[0], [1.9, 2.3], rtol=1e-6)
 

@@ -25,6 +25,9 @@ class DirectAttribution(Result):
     effect: Float[Tensor, "layer head"] = field(metadata={"means": "mean direct effect of a head"})
     low: Float[Tensor, "layer head"] = field(metadata={"means": "lower 95 % bound of effect"})
     high: Float[Tensor, "layer head"] = field(metadata={"means": "upper 95 % bound of effect"})
+    attention: Float[Tensor, " layer"] = field(metadata={"means": "mean effect of all heads"})
+    attention_low: Float[Tensor, " layer"] = field(metadata={"means": "lower 95 % bound"})
+    attention_high: Float[Tensor, " layer"] = field(metadata={"means": "upper 95 % bound"})
     mlp: Float[Tensor, " layer"] = field(metadata={"means": "mean direct effect of an MLP"})
     mlp_low: Float[Tensor, " layer"] = field(metadata={"means": "lower 95 % bound of mlp"})
     mlp_high: Float[Tensor, " layer"] = field(metadata={"means": "upper 95 % bound of mlp"})
@@ -42,10 +45,6 @@ class DirectAttribution(Result):
     model_digest: str
     caveat: str = ""
 
-    def attention(self) -> Float[Tensor, "layer batch"]:
-        """What attention as a whole wrote in each layer."""
-        return self.head_per_prompt.sum(dim=1) + self.bias_per_prompt
-
     def strongest(self, n: int) -> list[tuple[int, int]]:
         """The `n` heads that write most for or against the answer, strongest first."""
         order = self.effect.abs().flatten().argsort(descending=True, stable=True)[:n].tolist()
@@ -55,8 +54,8 @@ class DirectAttribution(Result):
         """What was found, in a sentence."""
         top = self.strongest(3)
         names = ", ".join(f"{a}.{b} ({float(self.effect[a, b]):+.2f})" for a, b in top)
-        parts = (self.attention().sum(0), self.mlp_per_prompt.sum(0), self.embed_per_prompt)
-        attention, mlps, embed = (float(part.mean()) for part in parts)
+        attention, mlps = float(self.attention.sum()), float(self.mlp.sum())
+        embed = float(self.embed_per_prompt.mean())
         return (
             f"The logit difference of {self.task} in {self.model} is "
             f"{float(self.total.mean()):+.2f} {self.unit}: attention wrote {attention:+.2f}, MLPs "
@@ -119,12 +118,17 @@ def _attributed(
     model: HookedModel, task: Task, *, seed: int, **per_prompt: Tensor
 ) -> DirectAttribution:
     head, low, high = statistics.bounds(per_prompt["head_per_prompt"], seed=seed)
+    whole = per_prompt["head_per_prompt"].sum(dim=1) + per_prompt["bias_per_prompt"]
+    attention, attention_low, attention_high = statistics.bounds(whole, seed=seed)
     mlp, mlp_low, mlp_high = statistics.bounds(per_prompt["mlp_per_prompt"], seed=seed)
     test = statistics.permutation_test(per_prompt["head_per_prompt"], seed=seed)
     return DirectAttribution(
         effect=head.float(),
         low=low.float(),
         high=high.float(),
+        attention=attention.float(),
+        attention_low=attention_low.float(),
+        attention_high=attention_high.float(),
         mlp=mlp.float(),
         mlp_low=mlp_low.float(),
         mlp_high=mlp_high.float(),

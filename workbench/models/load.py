@@ -1,11 +1,13 @@
 """Which function makes the model that a name stands for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
+from transformers.utils import logging
 
 from workbench.models import checkpoint, huggingface, smollm2, tiny
 from workbench.models.bridge import Model
@@ -39,8 +41,20 @@ def load(
     or that file with a .json of the same name beside it); or a name on the Hugging Face hub,
     "owner/model". Code that comes with weights is not run unless `remote_code="run"`.
     """
-    with torch.random.fork_rng(devices=[]):  # libraries draw weights that are then replaced
+    with torch.random.fork_rng(devices=[]), _without_bars():
         return _load(str(name), device, dtype, remote_code)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers draws a progress bar for every model it opens, however small."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _load(name: str, device: str, dtype: torch.dtype, remote_code: RemoteCode) -> Model:

@@ -86,14 +86,15 @@ def draw_direct_attribution(result: DirectAttribution, ax: Axes | None = None) -
 def _layers(axes: Axes, result: DirectAttribution) -> None:
     """Bars of every layer, on the same rows as the map."""
     layer = np.arange(len(result.mlp))
-    attention = result.attention().mean(dim=1).numpy()
-    axes.barh(layer + 0.2, attention, height=0.38, color=INK, label="attention")
+    axes.barh(layer + 0.2, result.attention, height=0.38, color="#7a7a7a", label="attention")
     axes.barh(layer - 0.2, result.mlp, height=0.38, color="#d08c2e", label="MLP")
+    bounds = {"low": result.attention_low.numpy(), "high": result.attention_high.numpy()}
+    marks.intervals(axes, layer + 0.2, **bounds)
     bounds = {"low": result.mlp_low.numpy(), "high": result.mlp_high.numpy()}
     marks.intervals(axes, layer - 0.2, **bounds)
     axes.axvline(0, color=INK, linewidth=0.7)
     axes.set_title("whole layers", fontsize=8)
-    axes.set(xlabel=f"({result.unit})", ylim=(-0.5, len(layer) - 0.5))
+    axes.set(xlabel=f"wrote ({result.unit})", ylim=(-0.5, len(layer) - 0.5))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, steps=[1, 2, 5, 10]))
     axes.grid(axis="x", color="#e3e3e3", linewidth=0.6)
     axes.legend(loc="best")

@@ -41,6 +41,10 @@ class Result:
         """One row per cell of `field`, or of the first tensor without a batch axis."""
         return tables.to_frame(self, field=field)
 
+    def _repr_pretty_(self, printer: Any, cycle: object) -> None:
+        """What IPython shows where it shows no HTML: the sentence, not the tensors."""
+        printer.text(self.sentence())
+
     def _repr_html_(self) -> str:
         sentence = f"<p>{html.escape(self.sentence())}</p>"
         drawn = next((drawing(self) for drawing in _drawings), None)
