@@ -189,7 +189,8 @@ def _checked_total(
 ) -> Float[Tensor, " batch"]:
     """The model's own logit difference, or an error where the parts do not add up to it."""
     last = seen.logits[:, 0].double()
-    total = last.gather(1, task.answer) - last.gather(1, task.foil)
+    answer, foil = (ids.to(last.device) for ids in (task.answer, task.foil))
+    total = last.gather(1, answer) - last.gather(1, foil)
     error = float((total[:, 0] - added).abs().max())
     tolerance = 1e-3 if seen.logits.dtype in (torch.float32, torch.float64) else 5e-2
     if error > tolerance * max(1.0, float(last.abs().max())):
