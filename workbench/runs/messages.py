@@ -44,4 +44,5 @@ def sentence(error: BaseException) -> str:
     """An error as one reads it; the type is named where the message alone may not be enough."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     plain = isinstance(error, ValueError | KeyError | OSError | TypeError) and text
-    return text if plain else f"{type(error).__name__}: {text}".rstrip(": ")
+    said = text if plain else f"{type(error).__name__}: {text}".rstrip(": ")
+    return "\n".join([said, *getattr(error, "__notes__", ())])
