@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hooks.places import Edit, Window
+from hooks.places import Edit, Window, rows_of_positions
 from hooks.sites import HookedModel, Site, check_writable
 
 AnyEdit = Edit | Callable[[Tensor], Tensor]
@@ -25,6 +25,7 @@ class _Passes:
 
     start: int = 0
     count: int = 0
+    mask: Tensor | None = None  # 1 where a token of this pass (and its cache) is real
     fired: dict[tuple[Site, int], int] = field(default_factory=dict)
 
 
@@ -68,6 +69,8 @@ def _watcher(passes: _Passes) -> Callable[..., None]:
     def watch(module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cache: Any = kwargs.get("past_key_values")
         passes.start = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
+        mask = kwargs.get("attention_mask")
+        passes.mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
         passes.count += 1
 
     return watch
@@ -111,12 +114,29 @@ def _apply(activation: Tensor, site: Site, edits: list[AnyEdit], passes: _Passes
         if isinstance(edit, Edit):
             if not edit.reaches(activation, window):
                 continue
+            _check_real(edit, site, passes, batch=activation.shape[0])
             changed = edit(activation, window)
         else:
             changed = edit(activation.clone())  # a user's function may write into its argument
         activation = _checked(changed, activation, site, edit)
         passes.fired[site, index] += 1
     return activation
+
+
+def _check_real(edit: Edit, site: Site, passes: _Passes, *, batch: int) -> None:
+    """An edit of a padding token changes nothing that is measured: say so instead."""
+    mask = passes.mask
+    if edit.positions is None or mask is None or mask.shape[0] != batch:
+        return
+    rows = rows_of_positions(edit.positions, batch).to(mask.device)
+    inside = rows < mask.shape[1]
+    padding = inside & (mask.gather(1, rows.clamp(max=mask.shape[1] - 1)) == 0)
+    if bool(padding.any()):
+        prompt, which = padding.nonzero()[0].tolist()
+        raise ValueError(
+            f"{edit.name} at {site}: position {int(rows[prompt, which])} of prompt {prompt} is "
+            "padding; give one index for each prompt, such as prompts.last"
+        )
 
 
 def _checked(changed: Any, activation: Tensor, site: Site, edit: AnyEdit) -> Tensor:

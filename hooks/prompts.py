@@ -64,8 +64,10 @@ class Prompts:
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
-    def __getitem__(self, rows: slice | Tensor) -> "Prompts":
-        """Some of the prompts, cut to the longest of them."""
+    def __getitem__(self, rows: int | slice | list[int] | Tensor) -> "Prompts":
+        """Some of the prompts, cut to the longest of them; an int gives that one alone."""
+        if isinstance(rows, int):
+            rows = [range(len(self))[rows]]
         lengths = self.lengths[rows]
         width = int(lengths.max()) if lengths.numel() else 0
         return Prompts(self.tokens[rows, :width], lengths)

@@ -82,10 +82,10 @@ def test_edits_of_all_three_residual_sites_of_a_layer_work_together(small, promp
 def test_no_bit_changes_before_the_first_edited_position(small, prompts):
     plain = small(prompts)
     for stream in ("resid_pre", "z", "neuron", "v"):
-        with intervening(small, {Site(stream, 0): edits.scale(3.0, positions=[4])}):
+        with intervening(small, {Site(stream, 0): edits.scale(3.0, positions=[2])}):
             changed = small(prompts)
-        assert_close(changed[:, :4], plain[:, :4], rtol=0, atol=0)
-        assert not changed[0, 4:].equal(plain[0, 4:])
+        assert_close(changed[:, :2], plain[:, :2], rtol=0, atol=0)
+        assert not changed[0, 2:].equal(plain[0, 2:])
 
 
 def test_ones_own_function_is_an_edit_too_and_cannot_write_in_place(small, prompts):
@@ -120,6 +120,16 @@ class TestAnEditThatDidNotTakePlace:
     def test_does_not_hide_an_exception_of_the_body(self, small):
         with pytest.raises(ZeroDivisionError), intervening(small, {Site("z", 0): edits.zero()}):
             raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("positions", [5, [0, 5], torch.tensor([6, 4, 5])])
+def test_an_edit_of_padding_is_refused_because_it_would_change_nothing(small, prompts, positions):
+    site = Site("resid_post", 0)
+    with pytest.raises(ValueError, match=r"position 5 of prompt [12] is padding.*prompts\.last"):
+        with intervening(small, {site: edits.zero(positions=positions)}):
+            small(prompts)
+    with intervening(small, {site: edits.zero(positions=prompts.last)}):
+        small(prompts)
 
 
 @pytest.mark.parametrize(

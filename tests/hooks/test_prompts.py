@@ -19,6 +19,9 @@ def test_a_bare_tensor_means_no_padding():
 def test_some_of_the_prompts_are_cut_to_the_longest_of_them():
     prompts = Prompts.padded([[1, 2, 3, 4], [5, 6], [7]])
     assert_close(prompts[1:].tokens, torch.tensor([[5, 6], [7, 0]]))
+    assert_close(prompts[1].tokens, torch.tensor([[5, 6]]))
+    assert_close(prompts[-1].tokens, torch.tensor([[7]]))
+    assert prompts[[2, 0]].lengths.tolist() == [1, 4]
     assert [len(batch) for batch in prompts.batches(2)] == [2, 1]
 
 

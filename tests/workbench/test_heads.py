@@ -92,6 +92,11 @@ def test_a_task_that_is_not_solved_is_said_so(found):
     assert found.caveat in found.sentence()
 
 
+def test_one_prompt_is_refused_before_any_work(model, task):
+    with pytest.raises(ValueError, match="bounds and tests need at least two"):
+        heads.ablate_each(model, task[0], metric=metrics.logit_diff)
+
+
 def test_an_unknown_ablation_is_refused(model, task):
     with pytest.raises(Exception, match=r"no ablation 'median'|Type-check"):
         heads.ablate_each(model, task, metric=metrics.logit_diff, ablation="median")

@@ -122,6 +122,8 @@ def ablate_each(
     are left out of that mean: attention sinks make them unlike all others. `seed` draws the
     bootstrap and the sign flips.
     """
+    if len(task) < 2:
+        raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")
     shape = (model.cfg.n_layers, model.cfg.n_heads)
     writes = _edits(model, task, ablation, batch_size)
     parts = [slice(at, at + batch_size) for at in range(0, len(task), batch_size)]

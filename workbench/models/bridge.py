@@ -92,6 +92,8 @@ def wrap(
     merged) or a TransformerBridge already booted. The model itself is wrapped, not a copy: its
     attention is switched to eager and its submodules are replaced, so save it before.
     """
+    if isinstance(model, Model) and tokenizer is None:
+        return model
     bridge = model if isinstance(model, TransformerBridge) else None
     inner = model if bridge is None else bridge.original_model
     weights = digest(inner)  # before wrapping, which renames them

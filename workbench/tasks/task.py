@@ -56,8 +56,10 @@ class Task:
     def __len__(self) -> int:
         return len(self.clean)
 
-    def __getitem__(self, rows: slice | Int[Tensor, " chosen"]) -> "Task":
-        """Some of the prompts, with all that belongs to them."""
+    def __getitem__(self, rows: int | slice | list[int] | Int[Tensor, " chosen"]) -> "Task":
+        """Some of the prompts, with all that belongs to them; an int gives that one alone."""
+        if isinstance(rows, int):
+            rows = [range(len(self))[rows]]
         return Task(
             self.name,
             self.clean[rows],

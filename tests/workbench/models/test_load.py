@@ -119,6 +119,7 @@ def test_a_bridge_already_booted_is_taken_as_it_is():
     expected = bridge(TOKENS)
     model = models.wrap(bridge)
     assert model is bridge
+    assert models.wrap(model).origin == model.origin
     assert_close(model(TOKENS), expected, rtol=0, atol=0)
     assert capture(model, TOKENS, [Site("z", 0)])[Site("z", 0)].shape == (2, 4, 2, 8)
 
