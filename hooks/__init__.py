@@ -1,6 +1,6 @@
 """Reading and writing a model's activations. Knows models; knows no task, metric or figure."""
 
-from hooks import edits, sites
+from hooks import edits, replay, sites, store
 from hooks.activations import Activations, head_out
 from hooks.capture import capture, capture_batches, last_logits
 from hooks.intervene import EditNeverFired, intervening
@@ -23,5 +23,7 @@ __all__ = [
     "head_out",
     "intervening",
     "last_logits",
+    "replay",
     "sites",
+    "store",
 ]

@@ -98,14 +98,19 @@ def _hooks_between(site: Site, edits: list[AnyEdit], passes: _Passes) -> list[tu
         resid_pre = before.pop()
         middle = resid_pre + attn_out
         target = _apply(middle, site, edits, passes)
-        # Where nothing changed, attn_out plus zero: the same bits, and the target's gradient.
-        kept = attn_out + (target - middle)
-        return torch.where(target == middle, kept, target - resid_pre)
+        return written_between(resid_pre, attn_out, target)
 
     return [
         (Site("resid_pre", site.layer).hook_name, note),
         (Site("attn_out", site.layer).hook_name, write),
     ]
+
+
+def written_between(resid_pre: Tensor, attn_out: Tensor, target: Tensor) -> Tensor:
+    """The attn_out that makes resid_mid `target`."""
+    middle = resid_pre + attn_out
+    # Where nothing changed, attn_out plus zero: the same bits, and the target's gradient.
+    return torch.where(target == middle, attn_out + (target - middle), target - resid_pre)
 
 
 def _apply(activation: Tensor, site: Site, edits: list[AnyEdit], passes: _Passes) -> Tensor:
@@ -114,7 +119,7 @@ def _apply(activation: Tensor, site: Site, edits: list[AnyEdit], passes: _Passes
         if isinstance(edit, Edit):
             if not edit.reaches(activation, window):
                 continue
-            _check_real(edit, site, passes, batch=activation.shape[0])
+            check_real(edit, site, passes.mask, batch=activation.shape[0])
             changed = edit(activation, window)
         else:
             changed = edit(activation.clone())  # a user's function may write into its argument
@@ -123,9 +128,8 @@ def _apply(activation: Tensor, site: Site, edits: list[AnyEdit], passes: _Passes
     return activation
 
 
-def _check_real(edit: Edit, site: Site, passes: _Passes, *, batch: int) -> None:
+def check_real(edit: Edit, site: Site, mask: Tensor | None, *, batch: int) -> None:
     """An edit of a padding token changes nothing that is measured: say so instead."""
-    mask = passes.mask
     if edit.positions is None or mask is None or mask.shape[0] != batch:
         return
     rows = rows_of_positions(edit.positions, batch).to(mask.device)

@@ -1,7 +1,7 @@
 """Where in an activation an edit applies: which heads, neurons and positions, in absolute terms."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -17,6 +17,7 @@ class Window:
 
     axes: tuple[str, ...]
     start: int = 0  # the absolute position of the first row; above 0 when a cache holds the rest
+    rows: Int[Tensor, " batch"] | None = None  # which prompts these are; None is all of them
 
     @property
     def pos_axis(self) -> int:
@@ -37,7 +38,11 @@ Change = Callable[[Tensor, Window], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A pure function from an activation to the one that replaces it, and where it applies."""
+    """A pure function from an activation to the one that replaces it, and where it applies.
+
+    What is written at a position depends on what stands at that position alone, so an edit can
+    be made on some prompts and from some position on (`Window`) with the same outcome.
+    """
 
     name: str
     change: Change
@@ -45,6 +50,7 @@ class Edit:
     neurons: tuple[int, ...] | None = None
     positions: Positions | None = None
     value: Tensor | None = None  # what is written, when it has positions of its own
+    parts: tuple[Tensor | float, ...] = ()  # what `change` was made from
 
     def __call__(self, activation: Tensor, window: Window | None = None) -> Tensor:
         """The edited activation; the same tensor when nothing here is to be edited."""
@@ -54,6 +60,17 @@ class Edit:
         changed = self.change(activation, window)
         where = self._where(activation, window)
         return changed if where is None else torch.where(where, changed, activation)
+
+    def of(self, rows: Int[Tensor, " chosen"]) -> "Edit":
+        """The same edit for some of the prompts, which then are all there are."""
+
+        def change(activation: Tensor, window: Window) -> Tensor:
+            return self.change(activation, replace(window, rows=rows))
+
+        positions = self.positions
+        if isinstance(positions, Tensor):
+            positions = positions[rows.to(positions.device)]
+        return replace(self, change=change, positions=positions)
 
     def reaches(self, activation: Tensor, window: Window) -> bool:
         """Whether any chosen position lies in this window."""
@@ -80,7 +97,10 @@ class Edit:
         at = torch.arange(size, device=activation.device) + window.start
         chosen = None
         if self.positions is not None:
-            wanted = rows_of_positions(self.positions, batch).to(activation.device)
+            positions = self.positions
+            if isinstance(positions, Tensor) and window.rows is not None:
+                positions = positions[window.rows.to(positions.device)]
+            wanted = rows_of_positions(positions, batch).to(activation.device)
             chosen = (at[None, :, None] == wanted[:, None, :]).any(dim=-1)
         length = self._length(activation, window)
         if length is not None and window.start + size > length:
