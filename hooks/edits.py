@@ -173,7 +173,7 @@ def project_out(
     return _edit("project_out", change, (basis,), heads, None, positions)
 
 
-def _edit(
+def _edit(  # noqa: PLR0917
     name: str,
     change: Change,
     parts: tuple[Tensor | float, ...],

@@ -15,10 +15,10 @@ and `Plan.savings` says why. `run` checks itself: some cells are also run in ful
 """
 
 from hooks.replay.cells import Cell
-from hooks.replay.plan import Plan, plan
+from hooks.replay.planning import Plan, plan
 from hooks.replay.reading import Reads
 from hooks.replay.recording import Savings
-from hooks.replay.run import Answers, ReplayMismatch, Trail, run
+from hooks.replay.running import Answers, ReplayMismatch, Trail, recorded, run
 
 __all__ = [
     "Answers",
@@ -29,5 +29,6 @@ __all__ = [
     "Savings",
     "Trail",
     "plan",
+    "recorded",
     "run",
 ]

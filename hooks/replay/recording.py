@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter  # noqa: TID251 - a plan says how long it will take
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -87,7 +87,7 @@ class Recording:
         if not isinstance(value, Tensor) or value.ndim == 0:
             return value
         batch, length = self.prompts.tokens.shape
-        # cache_position; position_ids; cos and sin; mask (batch, 1, query, key)
+        # In this order: positions in the cache, position ids, rotary tables, a mask's queries.
         axis = {1: 0, 2: 1, 3: 1, 4: 2}[value.ndim]
         if start and value.shape[axis] == length:
             value = value.narrow(axis, start, length - start)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks.intervene import written_between
 from hooks.places import Edit, Window
 from hooks.replay.cells import Step, Work
-from hooks.replay.plan import Plan, rows_at_once
+from hooks.replay.planning import Plan, rows_at_once
 from hooks.sites import Site
 
 
@@ -58,7 +58,9 @@ class Wave:
         recording = self.plan.recording
         layers, (_, length, width) = len(recording.calls), recording.resid[0].shape
         state = recording.resid[0].new_empty(len(self.owner), length - self.start, width)
-        ends = torch.searchsorted(self.entry.contiguous(), torch.arange(layers + 1).to(self.entry), right=True)
+        ends = torch.searchsorted(
+            self.entry.contiguous(), torch.arange(layers + 1).to(self.entry), right=True
+        )
         live = 0
         for index, end in enumerate(ends.tolist()):
             state[live:end] = recording.resid[index][self.prompt[live:end], self.start :]

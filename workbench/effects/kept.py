@@ -61,7 +61,9 @@ class Kept:
         except store.Damaged as damaged:
             self.shelf.forget(damaged.keys)
             return self.read(cells)
-        return {cell: found[self.keys[cell]]["values"] for cell in cells if self.keys[cell] in found}
+        return {
+            cell: found[self.keys[cell]]["values"] for cell in cells if self.keys[cell] in found
+        }
 
     def write(self, values: Mapping[int, Float[Tensor, "batch metric"]]) -> None:
         """Keep the results of some cells: all of them or, when this is cut short, none."""

@@ -1,4 +1,4 @@
-"""The cells of a batch, run together: one walk through the blocks for each position they start at."""
+"""The cells of a batch, run together: one walk through the blocks for each first position."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from hooks.intervene import intervening
 from hooks.places import Edit
 from hooks.prompts import Prompts
 from hooks.replay.cells import Work, by_start
-from hooks.replay.plan import Plan, rows_at_once
+from hooks.replay.planning import Plan, rows_at_once
 from hooks.replay.recording import CLOSE
 from hooks.replay.wave import Wave
 
@@ -48,9 +48,7 @@ class Trail:
 
 
 @torch.no_grad()
-def run(
-    plan: Plan, batch: Sequence[int], reduce: Reduce, *, trail: Trail | None = None
-) -> Answers:
+def run(plan: Plan, batch: Sequence[int], reduce: Reduce, *, trail: Trail | None = None) -> Answers:
     """What `reduce` makes of the logits of the cells `batch`, one of `plan.batches`.
 
     When memory cannot be had the batch is halved, and the trail says so. Raises
