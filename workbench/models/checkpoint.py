@@ -7,6 +7,7 @@ config is a JSON object with the fields of TransformerLens's config (n_layers, d
 import inspect
 import json
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import AutoTokenizer
 from workbench.models.bridge import Model, wrap
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
+_DAMAGED = (SafetensorError, EOFError, RuntimeError, LookupError, ValueError, struct.error)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -107,7 +109,7 @@ def _state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, EOFError, RuntimeError, LookupError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path} is damaged, or no file of weights: {error!r}") from error
     except pickle.UnpicklingError as error:
         raise ValueError(

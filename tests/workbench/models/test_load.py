@@ -237,7 +237,7 @@ def test_a_folder_whose_weights_are_pickled_is_refused_and_runs_nothing(tmp_path
     assert not (tmp_path / "was_run").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"neither weights nor an archive"])
+@pytest.mark.parametrize("content", [b"", b"neither weights nor an archive", b"GGUFjunk"])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".gguf"])
 def test_a_damaged_file_is_named(tmp_path, suffix, content):
     path = tmp_path / f"toy{suffix}"
