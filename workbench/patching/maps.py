@@ -18,7 +18,7 @@ LEAST_GAP = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Sweep(Result):
-    """Change in a metric by patching each place. Denoise: positive restores. Noise: negative breaks.
+    """Change in a metric by patching a place. Denoise: positive restores. Noise: negative breaks.
 
     denoise   edits are made in the corrupt prompts: what is enough to bring the answer back
     noise     edits are made in the clean prompts: what the answer cannot do without
@@ -128,7 +128,7 @@ class Sweep(Result):
 
 @dataclass(frozen=True, eq=False)
 class Sweeps(Result):
-    """Change in metrics by patching each place. Denoise: positive restores. Noise: negative breaks.
+    """Change in metrics by patching a place. Denoise: positive restores. Noise: negative breaks.
 
     One map for each direction and metric, from one sweep; `one(direction, metric)` is a `Sweep`.
     """
