@@ -5,6 +5,18 @@ Does not know which question is being asked.
 
 from workbench.effects.exact import Cost, Effects, exact, plan
 from workbench.effects.measure import measure
+from workbench.effects.optimal import Optimum, optimal_constant
 from workbench.effects.sources import Source, mean_over, values
 
-__all__ = ["Cost", "Effects", "Source", "exact", "mean_over", "measure", "plan", "values"]
+__all__ = [
+    "Cost",
+    "Effects",
+    "Optimum",
+    "Source",
+    "exact",
+    "mean_over",
+    "measure",
+    "optimal_constant",
+    "plan",
+    "values",
+]
