@@ -4,6 +4,7 @@ Does not know which question is being asked.
 """
 
 from workbench.effects.exact import Cost, Effects, exact, plan
+from workbench.effects.kept import keeping
 from workbench.effects.measure import measure
 from workbench.effects.optimal import Optimum, optimal_constant
 from workbench.effects.sources import Source, mean_over, values
@@ -14,6 +15,7 @@ __all__ = [
     "Optimum",
     "Source",
     "exact",
+    "keeping",
     "mean_over",
     "measure",
     "optimal_constant",
