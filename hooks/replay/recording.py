@@ -21,6 +21,12 @@ from hooks.sites import HookedModel, Site
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 """How far apart two ways to the same numbers may be, as a share of the largest of them."""
 
+ROUNDING = {
+    dtype: torch.finfo(dtype).eps * (16 if dtype in (torch.float64, torch.float32) else 1)
+    for dtype in CLOSE
+}
+"""What the order of sums alone changes in logits, as a share of the largest of them."""
+
 
 @dataclass(frozen=True)
 class Savings:

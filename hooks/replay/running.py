@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks.capture import last_logits
@@ -13,7 +13,7 @@ from hooks.places import Edit
 from hooks.prompts import Prompts
 from hooks.replay.cells import Work, by_start
 from hooks.replay.planning import Plan, rows_at_once
-from hooks.replay.recording import CLOSE
+from hooks.replay.recording import CLOSE, ROUNDING
 from hooks.replay.wave import Wave
 
 Reduce = Callable[[Tensor, Tensor], Tensor]
@@ -39,6 +39,7 @@ class Trail:
 
     advance: Callable[[int], object] = lambda tokens: None  # told of every token through a block
     backoffs: list[str] = field(default_factory=list)
+    below_rounding: int = 0  # rows that differ from the recorded run by no more than rounding does
     checked: list[tuple[int, int, float]] = field(default_factory=list)  # cell, prompt, difference
 
     @property
@@ -104,7 +105,11 @@ def _run(plan: Plan, batch: Sequence[int], reduce: Reduce, trail: Trail) -> Iter
                 at = ((cells == cell) & (rows == prompt)).nonzero()[:, 0]
                 if len(at):
                     _check(plan, cell, prompt, logits[at], trail)
-            yield Answers(cells.cpu(), rows.cpu(), reduce(rows, logits).cpu())
+            moved = _moved(logits, wave.logits_of_recording(rows))
+            trail.below_rounding += int((~moved).sum())
+            if bool(moved.any()):
+                values = reduce(rows[moved], logits[moved])
+                yield Answers(cells[moved].cpu(), rows[moved].cpu(), values.cpu())
     everyone = torch.arange(len(plan.recording.prompts), device=plan.recording.resid[0].device)
     for cell in batch:
         if cell in plan.in_full:
@@ -112,6 +117,16 @@ def _run(plan: Plan, batch: Sequence[int], reduce: Reduce, trail: Trail) -> Iter
             layers, tokens = len(plan.recording.calls), plan.recording.prompts.tokens.numel()
             trail.advance(layers * tokens)
             yield Answers(torch.full((len(values),), cell), everyone.cpu(), values)
+
+
+def _moved(logits: Tensor, before: Tensor) -> Bool[Tensor, " row"]:
+    """Which rows differ from the recorded run by more than rounding does.
+
+    The order in which a sum is made depends on how many rows are multiplied at once, so that a
+    cell without any effect comes back with the last bits changed. Such a cell is the base run.
+    """
+    floor = ROUNDING[logits.dtype] * before.abs().flatten(1).max(dim=1).values
+    return (logits - before).abs().flatten(1).max(dim=1).values > floor
 
 
 def _check(plan: Plan, cell: int, prompt: int, found: Tensor, trail: Trail) -> None:

@@ -96,5 +96,5 @@ def _part(part: object, digests: dict[int, str]) -> str:
 
 def _digest(tensor: Tensor) -> str:
     plain = tensor.detach().cpu().contiguous()
-    content = plain.flatten().view(torch.uint8).numpy() if plain.numel() else b""
+    content = plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b""
     return f"{plain.dtype} {tuple(plain.shape)} {hashlib.sha256(content).hexdigest()}"
