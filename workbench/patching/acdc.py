@@ -1,7 +1,7 @@
 """Circuits found by cutting one edge after the other (ACDC, Conmy et al. 2023)."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,13 +10,14 @@ from tqdm.auto import tqdm
 
 from hooks import HookedModel, last_logits
 from workbench import metrics
+from workbench.effects import Source
+from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
 from workbench.patching.cutting import Cutter
 from workbench.patching.exact_edges import MOST, check_small
 from workbench.patching.graph import Graph
 from workbench.patching.provenance import labels
-from workbench.patching.writers import Replacement
 from workbench.results import Result
 from workbench.tasks import Task
 
@@ -36,7 +37,7 @@ class AcdcCircuit(Result):
     end: float
     tried: int
     threshold: float
-    replacement: str
+    source: str
     metric: str
     unit: str
     task: str
@@ -58,7 +59,7 @@ class AcdcCircuit(Result):
             f"{self.unit}; {self.tried} edges were tried. {self.caveat}"
         ).strip()
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, Any]:
         """How many edges are left, and the metric with them."""
         return {"edges": int(self.mask.sum()), self.metric: self.end}
 
@@ -70,7 +71,7 @@ def acdc(
     threshold: float,
     metric: Metric | None = None,
     graph: Graph | None = None,
-    replacement: Replacement = "counterfactual",
+    source: Source | Kind = "counterfactual",
     most: int = MOST,
     batch_size: int = 32,
 ) -> AcdcCircuit:
@@ -89,9 +90,7 @@ def acdc(
     if metric is None:
         with torch.no_grad():
             metric = metrics.minus_kl(last_logits(model, task.clean)[:, 0].float())
-    cutter = Cutter.of(
-        model, task, graph, metric=metric, replacement=replacement, batch_size=batch_size
-    )
+    cutter = Cutter.of(model, task, graph, metric=metric, source=source, batch_size=batch_size)
     start = float(cutter.measure([Circuit.full(graph)]).mean())
     found = _search(cutter, start, threshold, count=max(1, batch_size // len(task)))
     return AcdcCircuit(
@@ -102,7 +101,7 @@ def acdc(
         end=found.value,
         tried=found.tried,
         threshold=threshold,
-        replacement=replacement,
+        source=str(Source.of(source)),
         metric=metric.name,
         unit=metric.unit,
         **labels(model, task),

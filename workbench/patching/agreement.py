@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -48,7 +49,7 @@ class Stability(Result):
             f"{always} are in all of them. {self.caveat}"
         ).strip()
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, Any]:
         """The mean overlap."""
         return {"jaccard": float(self.jaccard.mean()), "edges": self.size}
 
@@ -70,7 +71,7 @@ def stability(
     means = counts @ flat.T / prompts
     if by == "magnitude":
         means = means.abs()
-    elif scores.at == "clean":
+    elif scores.run == "clean":
         means = -means
     first = means.argsort(dim=1, descending=True, stable=True)[:, :size]
     members = torch.zeros(means.shape).scatter_(1, first, 1.0)
@@ -124,7 +125,7 @@ class Agreement(Result):
             f"(AUROC): {each}."
         )
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, Any]:
         """AUROC of every method."""
         return {name: float(area) for name, area in zip(self.method, self.auroc, strict=True)}
 

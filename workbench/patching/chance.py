@@ -1,16 +1,18 @@
 """Is a circuit better than chance? (Circuits drawn at random, after Shi et al. 2024)"""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel
+from workbench.effects import Source
+from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
 from workbench.patching.faithfulness import faithfulness
-from workbench.patching.writers import Replacement
 from workbench.results import Result
 from workbench.tasks import Task
 
@@ -27,7 +29,7 @@ class AgainstChance(Result):
     p: float
     circuit: str
     size: int
-    replacement: str
+    source: str
     metric: str
     unit: str
     task: str
@@ -45,7 +47,7 @@ class AgainstChance(Result):
             f"{middle:.0%} in the middle (p = {self.p:.3f}). {self.caveat}"
         ).strip()
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, Any]:
         """Faithfulness found and by chance, and the p-value."""
         middle = float(self.by_chance.median())
         return {"faithfulness": self.found, "by_chance": middle, "p": self.p}
@@ -58,7 +60,7 @@ def against_chance(
     *,
     metric: Metric,
     draws: int = 100,
-    replacement: Replacement = "counterfactual",
+    source: Source | Kind = "counterfactual",
     batch_size: int = 16,
     seed: int = 0,
 ) -> AgainstChance:
@@ -70,7 +72,7 @@ def against_chance(
     others = [Circuit.random(graph, size, generator=generator) for _ in range(draws)]
     found = faithfulness(
         model, task, [circuit, *others],
-        metric=metric, replacement=replacement, batch_size=batch_size,
+        metric=metric, source=source, batch_size=batch_size,
     )  # fmt: skip
     distance = (found.faithfulness - 1).abs()
     return AgainstChance(
@@ -79,7 +81,7 @@ def against_chance(
         p=float((distance <= distance[0]).sum() / (draws + 1)),
         circuit=circuit.name,
         size=size,
-        replacement=replacement,
+        source=str(Source.of(source)),
         metric=found.metric,
         unit=found.unit,
         task=found.task,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -45,7 +46,7 @@ class Circuit(Result):
 
     @classmethod
     def empty(cls, graph: Graph) -> "Circuit":
-        """No edge: every reader takes in replacements only."""
+        """No edge: no reader takes in what is written in the run."""
         return cls(graph, torch.zeros_like(graph.edges), "no edges")
 
     @classmethod
@@ -110,7 +111,7 @@ class Circuit(Result):
     def pruned(self) -> "Circuit":
         """Only the edges that lie on a path from the embedding to the logits.
 
-        With counterfactual replacements the others carry what cut edges carry, or go unread,
+        With a counterfactual source the others carry what cut edges carry, or go unread,
         so that the model behaves the same without them.
         """
         feeds, mask = self.graph.feeds, self.mask.clone()
@@ -137,7 +138,7 @@ class Circuit(Result):
             f"{len(self.graph.writers)} writers{': ' * bool(self.edges)}{shown}."
         )
 
-    def headline(self) -> dict[str, int]:
+    def headline(self) -> dict[str, Any]:
         """Numbers of edges and components."""
         return {"edges": len(self), "components": len(self.components)}
 

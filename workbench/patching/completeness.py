@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel
+from workbench.effects import Source
+from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
 from workbench.patching.cutting import Cutter
 from workbench.patching.provenance import labels
-from workbench.patching.writers import Replacement
 from workbench.results import Result
 from workbench.tasks import Task
 
@@ -34,7 +35,7 @@ class Completeness(Result):
     removed: list[list[str]] = field(metadata={"axis": "set"})
     circuit: str
     size: int
-    replacement: str
+    source: str
     metric: str
     unit: str
     task: str
@@ -63,7 +64,7 @@ class Completeness(Result):
             f"{float(gaps[0]):.2f}. {self.caveat}"
         ).strip()
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, Any]:
         """The largest difference, and that with nothing taken out."""
         gaps = self.incompleteness
         return {"incompleteness": float(gaps.max()), "unfaithfulness": float(gaps[0])}
@@ -77,7 +78,7 @@ def completeness(
     metric: Metric,
     search: Search = "random",
     sets: int = 20,
-    replacement: Replacement = "counterfactual",
+    source: Source | Kind = "counterfactual",
     batch_size: int = 16,
     seed: int = 0,
 ) -> Completeness:
@@ -92,7 +93,7 @@ def completeness(
     if search not in get_args(Search):
         raise ValueError(f"no search {search!r}; there are {', '.join(get_args(Search))}")
     cutter = Cutter.of(
-        model, task, circuit.graph, metric=metric, replacement=replacement, batch_size=batch_size
+        model, task, circuit.graph, metric=metric, source=source, batch_size=batch_size
     )
     candidates = [name for name in circuit.components if name != circuit.graph.writers[0]]
     if search == "random":
@@ -111,7 +112,7 @@ def completeness(
         removed=removed,
         circuit=circuit.name,
         size=len(circuit),
-        replacement=replacement,
+        source=str(Source.of(source)),
         metric=metric.name,
         unit=metric.unit,
         **labels(model, task),

@@ -10,16 +10,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import HookedModel, Prompts, Site, intervening, last_logits
+from workbench.effects import Source
+from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
 from workbench.patching.graph import Graph, Part
 from workbench.patching.readers import PARTS, Projections, heads_of
 from workbench.patching.writers import (
     Outputs,
-    Replacement,
     added_by_attention,
     attention_site,
-    replacements,
+    carried,
 )
 from workbench.tasks import Task
 
@@ -33,18 +34,19 @@ def measure_circuits(
     circuits: Sequence[Circuit],
     *,
     metric: Metric,
-    replacement: Replacement = "counterfactual",
+    source: Source | Kind = "counterfactual",
     batch_size: int = 16,
 ) -> Float[Tensor, "circuit batch"]:
     """`metric` of every clean prompt under every circuit, on the CPU.
 
     An edge of the circuit carries what its writer writes in this very run, every other edge what
-    the `replacement` says. `batch_size` rows (prompts times circuits) run at once; a row takes
-    the memory of one residual stream for each writer.
+    the `source` says (`effects.Source`). Of the embedding, its positions are a part.
+    `batch_size` rows (prompts times circuits) run at once; a row takes the memory of one
+    residual stream for each writer.
     """
     graph = _common_graph(circuits)
     return Cutter.of(
-        model, task, graph, metric=metric, replacement=replacement, batch_size=batch_size
+        model, task, graph, metric=metric, source=source, batch_size=batch_size
     ).measure(circuits)
 
 
@@ -57,7 +59,7 @@ class Cutter:
     graph: Graph
     metric: Metric
     projections: Projections
-    instead: Callable[[Task], Outputs]
+    instead: Callable[[slice], Outputs]
     batch_size: int
     held: list[Outputs] = field(default_factory=list)
 
@@ -65,10 +67,10 @@ class Cutter:
     @torch.no_grad()
     def of(
         cls, model: HookedModel, task: Task, graph: Graph, *, metric: Metric,
-        replacement: Replacement, batch_size: int,
+        source: Source | Kind, batch_size: int,
     ) -> "Cutter":  # fmt: skip
         """Checks the model against the graph, and prepares what cut edges carry."""
-        instead = replacements(model, graph, task, replacement, batch_size=batch_size)
+        instead = carried(model, graph, task, source, batch_size=batch_size)
         projections = Projections.checked(model, task.clean)
         return cls(model, task, graph, metric, projections, instead, batch_size)
 
@@ -92,9 +94,9 @@ class Cutter:
     def _instead(self, rows: slice) -> Outputs:
         """What cut edges carry; kept for the next call where all prompts run at once."""
         if len(self.task) > self.batch_size:
-            return self.instead(self.task[rows])
+            return self.instead(rows)
         if not self.held:
-            self.held.append(self.instead(self.task))
+            self.held.append(self.instead(rows))
         return self.held[0]
 
     def _run(
@@ -114,10 +116,10 @@ class Cutter:
 class _Cut:
     """One pass of several circuits, laid end to end along the batch axis.
 
-    Every reader takes in the true stream minus, for each of its cut edges, what the writer
-    wrote more than its replacement. The queries, keys and values are recomputed from that and
-    written. The MLP computes itself: the stream that the model carries to it is turned into
-    what the MLP is to read, and set right again behind it.
+    Every reader takes in the true stream less, for each of its cut edges, what the writer wrote
+    in excess of what the edge carries. The queries, keys and values are recomputed from that and
+    written. The MLP computes itself: the stream that the model carries to it is turned into what
+    the MLP is to read, and set right again behind it.
     """
 
     model: HookedModel

@@ -17,8 +17,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import Gradients, HookedModel, Site, capture, edits, intervening
-from workbench.effects.pair import Pair, Run
+from workbench.effects import Source
+from workbench.effects.exact import Run
+from workbench.effects.pair import Pair
 from workbench.effects.quadrature import Quadrature
+from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.graph import Graph
 from workbench.patching.provenance import labels
@@ -26,9 +29,8 @@ from workbench.patching.readers import PARTS, Projections
 from workbench.patching.scores import EdgeScores
 from workbench.patching.writers import (
     Outputs,
-    Replacement,
+    carried,
     differences,
-    replacements,
     writer_sites,
 )
 from workbench.tasks import Task
@@ -47,23 +49,24 @@ def attribute_edges(
     task: Task,
     *,
     metric: Metric,
-    at: Run = "clean",
+    run: Run = "clean",
     along: Along = "inputs",
     quadrature: Quadrature = Quadrature("midpoint", 5),  # noqa: B008 - frozen
     graph: Graph | None = None,
-    replacement: Replacement = "counterfactual",
+    source: Source | Kind = "counterfactual",
     batch_size: int = 8,
 ) -> EdgeScores:
     """Estimate the effect of every edge of `graph` (all heads, by default) from gradients.
 
-    at       "clean": what if the edge carried the corrupt run's value (noising); "corrupt":
-             what if it carried the clean run's (denoising, as TransformerLens has it).
+    run      where edges are changed and gradients are taken. "clean": what if the edge carried
+             the corrupt run's value (noising); "corrupt": what if it carried the clean run's
+             (denoising, as TransformerLens has it).
     along    "nothing": the gradient where the runs stand (EAP). "inputs": its mean while the
              embedding goes from this run to the other (EAP-IG). "activations": for the edges
              of the embedding, of each layer's attention and of each MLP, its mean while that
              part's output alone goes there.
     quadrature  where on the path, from 0 (this run) to 1 (the other). Hanna et al. take
-             Quadrature("right", 5) at the clean run; the two ends alone ("clean-corrupt") are
+             Quadrature("right", 5) in the clean run; the two ends alone ("clean-corrupt") are
              Quadrature("trapezoid", 1).
 
     The library EAP-IG averages for "activations" over the paths of all parts, whichever the edge
@@ -71,20 +74,19 @@ def attribute_edges(
     to its exact effect. Costs one pass forward and back for each point ("activations": and
     part). Computed in the model's precision: an MLP's gradient is a difference of two.
     """
-    check_run(at, replacement)
+    check_run(run, source)
     if along not in get_args(Along):
         raise ValueError(f"no path along {along!r}; there are {', '.join(get_args(Along))}")
     graph = Graph.of(model) if graph is None else graph
     points = [(0.0, 1.0)] if along == "nothing" else quadrature.points
     paths = parts(graph) if along == "activations" else [EMBEDDING]
     walker = _Walker(model, graph, Projections.checked(model, task.clean), paths, points)
-    turned = task if at == "clean" else task.swapped()
-    instead = replacements(model, graph, turned, replacement, batch_size=batch_size)
+    instead = carried(model, graph, task, source, run=run, batch_size=batch_size)
     found: list[_Walked] = []
     with tqdm(total=len(task), desc=METHODS[along], unit="prompt", mininterval=0.5) as bar:
-        for pair in Pair(model, task, metric, at).batches(batch_size):
-            part = pair.task if at == "clean" else pair.task.swapped()
-            found.append(walker.walk(pair, instead(part)))
+        for pair in Pair(model, task, metric, run).batches(batch_size):
+            rows = slice(pair.start, pair.start + len(pair.task))
+            found.append(walker.walk(pair, instead(rows)))
             bar.update(len(pair.task))
     score, total, gap = (torch.cat(each, dim=-1).float().cpu() for each in zip(*found, strict=True))
     return EdgeScores(
@@ -95,9 +97,9 @@ def attribute_edges(
         total=total,
         gap=gap,
         method=METHODS[along],
-        at=at,
+        run=run,
         quadrature="" if along == "nothing" else str(quadrature),
-        replacement=replacement,
+        source=str(Source.of(source)),
         metric=metric.name,
         unit=metric.unit,
         **labels(model, task),
@@ -241,12 +243,12 @@ class _Walker:
         return torch.cat(each)
 
 
-def check_run(at: Run, replacement: Replacement) -> None:
+def check_run(run: Run, source: Source | Kind) -> None:
     """Raise unless edges can be changed so in this run."""
-    if at not in get_args(Run):
-        raise ValueError(f"no run {at!r}; there are {', '.join(get_args(Run))}")
-    if at == "corrupt" and replacement != "counterfactual":
+    if run not in get_args(Run):
+        raise ValueError(f"no run {run!r}; there are {', '.join(get_args(Run))}")
+    if run == "corrupt" and Source.of(source).kind != "counterfactual":
         raise ValueError(
-            f"at='corrupt' restores what the clean run has, so replacement={replacement!r} "
-            "cannot be: take at='clean', or replacement='counterfactual'"
+            f"run='corrupt' restores what the clean run has, so source='{Source.of(source)}' "
+            "cannot be: take run='clean', or source='counterfactual'"
         )

@@ -8,18 +8,20 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from hooks import Edit, HookedModel, Site, capture, edits
+from hooks import Edit, HookedModel, Prompts, Site, capture, edits
 from hooks.replay import Cell
 from hooks.sites import Stream
 from workbench import effects
+from workbench.effects import Source
 from workbench.effects.exact import Run
+from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.edges import check_run
 from workbench.patching.graph import Graph
 from workbench.patching.provenance import labels
 from workbench.patching.readers import PARTS
 from workbench.patching.scores import EdgeScores
-from workbench.patching.writers import Outputs, Replacement, differences, replacements, writer_sites
+from workbench.patching.writers import Outputs, carried, differences, writer_sites
 from workbench.tasks import Task
 
 MOST = 5000
@@ -31,29 +33,29 @@ def exact_edges(
     task: Task,
     *,
     metric: Metric,
-    at: Run = "clean",
+    run: Run = "clean",
     graph: Graph | None = None,
-    replacement: Replacement = "counterfactual",
+    source: Source | Kind = "counterfactual",
     most: int = MOST,
     memory: str | int = "2GB",
     keep: str | Path | None = None,
 ) -> EdgeScores:
     """The effect of every edge when it alone is changed, all else computing on.
 
-    at   "clean": the edge carries the corrupt run's value; "corrupt": the clean run's.
+    run  "clean": the edge carries the corrupt run's value; "corrupt": the clean run's.
     most    a graph of more edges is refused
     memory, keep    as in `effects.exact`, which runs one cell for each edge
     """
-    check_run(at, replacement)
+    check_run(run, source)
     graph = Graph.of(model) if graph is None else graph
     check_small(graph, most)
-    turned = task if at == "clean" else task.swapped()
-    instead = replacements(model, graph, turned, replacement, batch_size=len(task))(turned)
-    cells = _Cells.of(model, turned, graph, instead)
+    prompts = task.clean if run == "clean" else task.corrupt
+    instead = carried(model, graph, task, source, run=run)(slice(0, len(task)))
+    cells = _Cells.of(model, prompts, graph, instead)
     places = graph.edges.nonzero().tolist()
     found = effects.exact(
         model, task, [cells.cell(*place) for place in places],
-        metrics=[metric], run=at, memory=memory, keep=keep,
+        metrics=[metric], run=run, memory=memory, keep=keep,
     )  # fmt: skip
     per_prompt = torch.zeros(*graph.edges.shape, len(task))
     per_prompt[graph.edges] = found.effect[0]
@@ -66,11 +68,12 @@ def exact_edges(
         total=nothing,
         gap=nothing,
         method="exact",
-        at=at,
+        run=run,
         quadrature="",
-        replacement=replacement,
+        source=str(Source.of(source)),
         metric=metric.name,
         unit=metric.unit,
+        cost=str(found.cost),
         **labels(model, task),
     )
 
@@ -101,10 +104,10 @@ class _Cells:
     here: Mapping[Site, Tensor]
 
     @classmethod
-    def of(cls, model: HookedModel, task: Task, graph: Graph, instead: Outputs) -> "_Cells":
-        """For the clean prompts of `task`."""
+    def of(cls, model: HookedModel, prompts: Prompts, graph: Graph, instead: Outputs) -> "_Cells":
+        """For the run of some prompts."""
         sites = [*writer_sites(graph), *_sites_held(graph)]
-        here = capture(model, task.clean, sites)
+        here = capture(model, prompts, sites)
         change = differences(model, graph, instead, here)
         change = change * rearrange(here.prompts.mask, "batch pos -> batch pos 1")
         taken_off = [edits.add(one, strength=-1.0) for one in change]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,13 +11,14 @@ from torch import Tensor
 
 from hooks import HookedModel
 from workbench import statistics
-from workbench.effects import measure
+from workbench.effects import Source, measure
+from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
 from workbench.patching.cutting import measure_circuits
+from workbench.patching.maps import LEAST_GAP
 from workbench.patching.provenance import labels
 from workbench.patching.scores import By, EdgeScores, How
-from workbench.patching.writers import Replacement
 from workbench.results import Result
 from workbench.statistics import Estimate
 from workbench.tasks import Task
@@ -24,7 +26,6 @@ from workbench.tasks import Task
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The shares of all edges at which MIB (Mueller et al. 2025) measures circuits."""
 
-_SMALLEST_GAP = 1e-4
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _ROUGH = 0.1  # for half precision
 
@@ -47,7 +48,7 @@ class Faithfulness(Result):
     empty: Float[Tensor, " batch"] = field(metadata={"means": "metric without any edge"})
     circuit: list[str] = field(metadata={"axis": "circuit"})
     edges: int
-    replacement: str
+    source: str
     metric: str
     unit: str
     task: str
@@ -64,10 +65,10 @@ class Faithfulness(Result):
         return (
             f"{most}{self.circuit[best]} ({int(self.size[best])} of {self.edges} edges) keeps "
             f"{value:.0%} [{low:.0%}, {high:.0%}] of {self.metric} on {self.task} in "
-            f"{self.model}, where cut edges carry: {self.replacement}. {self.caveat}"
+            f"{self.model}, where cut edges carry: {self.source}. {self.caveat}"
         ).strip()
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, Any]:
         """Faithfulness and size of the circuit that is closest to the model."""
         best = int(self.faithfulness.sub(1).abs().argmin())
         return {"faithfulness": float(self.faithfulness[best]), "edges": int(self.size[best])}
@@ -96,7 +97,7 @@ class FaithfulnessCurve(Result):
     method: str
     by: str
     how: str
-    replacement: str
+    source: str
     metric: str
     unit: str
     task: str
@@ -116,11 +117,11 @@ class FaithfulnessCurve(Result):
         return (
             f"Of {int(self.size.max())} edges of {self.model}, the {size} that {self.method} ranks "
             f"first ({self.by}, {self.how}) keep at least 90 % of {self.metric} on {self.task}, "
-            f"where cut edges carry: {self.replacement}. CPR {self.cpr}, CMD {self.cmd:.3f}. "
+            f"where cut edges carry: {self.source}. CPR {self.cpr}, CMD {self.cmd:.3f}. "
             f"{self.caveat}"
         ).strip()
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, Any]:
         """The two areas, and the size that keeps 90 %."""
         return {"cpr": self.cpr.value, "cmd": self.cmd, "edges": self.smallest()}
 
@@ -131,15 +132,13 @@ def faithfulness(
     circuits: Circuit | Sequence[Circuit],
     *,
     metric: Metric,
-    replacement: Replacement = "counterfactual",
+    source: Source | Kind = "counterfactual",
     batch_size: int = 16,
     seed: int = 0,
 ) -> Faithfulness:
     """How much of the metric each circuit keeps on the clean prompts, its other edges cut."""
     circuits = [circuits] if isinstance(circuits, Circuit) else list(circuits)
-    found = _Measured.of(
-        model, task, circuits, metric=metric, replacement=replacement, batch_size=batch_size
-    )
+    found = _Measured.of(model, task, circuits, metric=metric, source=source, batch_size=batch_size)
     value, low, high = found.kept(seed)
     return Faithfulness(
         faithfulness=value[2:],
@@ -151,7 +150,7 @@ def faithfulness(
         empty=found.values[0],
         circuit=[circuit.name for circuit in circuits],
         edges=circuits[0].graph.size,
-        replacement=replacement,
+        source=str(Source.of(source)),
         metric=metric.name,
         unit=metric.unit,
         **_labels(model, task, found),
@@ -167,7 +166,7 @@ def faithfulness_curve(
     by: By = "magnitude",
     how: How = "top",
     fractions: Sequence[float] = FRACTIONS,
-    replacement: Replacement = "counterfactual",
+    source: Source | Kind = "counterfactual",
     batch_size: int = 16,
 ) -> FaithfulnessCurve:
     """Faithfulness of the first edges of a ranking, for growing numbers of edges.
@@ -180,9 +179,7 @@ def faithfulness_curve(
         raise ValueError(f"fractions of all edges lie between 0 and 1, got {fractions}")
     sizes = [int(fraction * graph.size) for fraction in fractions]
     circuits = [scores.circuit(size, by=by, how=how) for size in sizes[:-1]]
-    found = _Measured.of(
-        model, task, circuits, metric=metric, replacement=replacement, batch_size=batch_size
-    )
+    found = _Measured.of(model, task, circuits, metric=metric, source=source, batch_size=batch_size)
     order = [0, *range(2, len(found.values)), 1]
     value, low, high = (one[order] for one in found.kept(0))
     return FaithfulnessCurve(
@@ -197,7 +194,7 @@ def faithfulness_curve(
         method=scores.method,
         by=by,
         how=how,
-        replacement=replacement,
+        source=str(Source.of(source)),
         metric=metric.name,
         unit=metric.unit,
         **_labels(model, task, found),
@@ -221,12 +218,12 @@ class _Measured:
     @classmethod
     def of(
         cls, model: HookedModel, task: Task, circuits: list[Circuit], *, metric: Metric,
-        replacement: Replacement, batch_size: int,
+        source: Source | Kind, batch_size: int,
     ) -> "_Measured":  # fmt: skip
         graph = circuits[0].graph
         values = measure_circuits(
             model, task, [Circuit.empty(graph), Circuit.full(graph), *circuits],
-            metric=metric, replacement=replacement, batch_size=batch_size,
+            metric=metric, source=source, batch_size=batch_size,
         )  # fmt: skip
         parts = [slice(at, at + batch_size) for at in range(0, len(task), batch_size)]
         plain = torch.cat([measure(model, task[part], metric=metric[part]) for part in parts])
@@ -239,11 +236,12 @@ class _Measured:
                 "says what this architecture does"
             )
         gap = float((values[1] - values[0]).mean())
-        if abs(gap) < _SMALLEST_GAP * max(1.0, float(plain.abs().mean())):
+        if abs(gap) < LEAST_GAP:
             raise ValueError(
-                f"{metric.name} is {gap:+.2g} higher with all edges than with none (replacement: "
-                f"{replacement}): there is nothing to be faithful to; take prompts or a "
-                "replacement that the metric tells apart"
+                f"{metric.name} is {gap:+.2g} {metric.unit} higher with all edges than with none "
+                f"(which carry: {Source.of(source)}), on average over {len(task)} prompts: there "
+                "is nothing to be faithful to; take prompts, or a source, that the metric tells "
+                "apart"
             )
         return cls(values)
 

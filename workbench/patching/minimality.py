@@ -1,17 +1,19 @@
 """Is a circuit nothing but the mechanism? (Minimality, Wang et al. 2022)"""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel
 from workbench import statistics
+from workbench.effects import Source
+from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
 from workbench.patching.cutting import Cutter
 from workbench.patching.provenance import labels
-from workbench.patching.writers import Replacement
 from workbench.results import Result
 from workbench.tasks import Task
 
@@ -31,7 +33,7 @@ class Minimality(Result):
     edge: list[str] = field(metadata={"axis": "edge"})
     baseline: Float[Tensor, " batch"] = field(metadata={"means": "metric of the circuit"})
     circuit: str
-    replacement: str
+    source: str
     metric: str
     unit: str
     task: str
@@ -55,7 +57,7 @@ class Minimality(Result):
             f"{self.unit}. {self.caveat}"
         ).strip()
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, Any]:
         """How many edges there are, and how many do nothing by themselves."""
         return {"edges": len(self.edge), "idle": len(self.idle())}
 
@@ -66,7 +68,7 @@ def minimality(
     circuit: Circuit,
     *,
     metric: Metric,
-    replacement: Replacement = "counterfactual",
+    source: Source | Kind = "counterfactual",
     batch_size: int = 16,
     seed: int = 0,
 ) -> Minimality:
@@ -82,7 +84,7 @@ def minimality(
             "to cut, and two prompts for its bounds"
         )
     cutter = Cutter.of(
-        model, task, circuit.graph, metric=metric, replacement=replacement, batch_size=batch_size
+        model, task, circuit.graph, metric=metric, source=source, batch_size=batch_size
     )
     values = cutter.measure([circuit, *(_less(circuit, *place) for place in places)])
     per_prompt = values[1:] - values[0]
@@ -96,7 +98,7 @@ def minimality(
         edge=circuit.edges,
         baseline=values[0],
         circuit=circuit.name,
-        replacement=replacement,
+        source=str(Source.of(source)),
         metric=metric.name,
         unit=metric.unit,
         **labels(model, task),

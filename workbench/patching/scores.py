@@ -1,7 +1,7 @@
 """A score for every edge of a graph: which edges matter, and the circuits made of them."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,10 +21,10 @@ LARGEST_GAP = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class EdgeScores(Result):
-    """Change in a metric when an edge alone carries another run's value. At clean, negative: helps.
+    """Change in a metric when one edge carries another run's value. Negative in "clean": it helps.
 
-    `at` says which run the edges are changed in: "clean" (noising: negative scores help) or
-    "corrupt" (denoising: positive scores help). Estimates of attribution, or exact.
+    `run` says where the edges are changed: in the clean run (noising: edges with negative scores
+    help) or in the corrupt one (denoising: those with positive scores do). Estimates, or exact.
 
     `gap` is what the scores of the edges that leave a part (the embedding, or each layer's
     attention and MLP) add up to, minus the exact change when the whole part is replaced.
@@ -39,21 +39,22 @@ class EdgeScores(Result):
     total: Float[Tensor, "part batch"] = field(metadata={"means": "exact change by the part"})
     gap: Float[Tensor, "part batch"] = field(metadata={"means": "sum of scores minus total"})
     method: str
-    at: str
+    run: str
     quadrature: str
-    replacement: str
+    source: str
     metric: str
     unit: str
     task: str
     task_digest: str
     model: str
     model_digest: str
+    cost: str = ""
     caveat: str = ""
 
     @property
     def help(self) -> Float[Tensor, "writer reader"]:
         """The scores, turned so that positive edges help the metric."""
-        return -self.score if self.at == "clean" else self.score
+        return -self.score if self.run == "clean" else self.score
 
     @property
     def writer_score(self) -> Float[Tensor, " writer"]:
@@ -108,17 +109,17 @@ class EdgeScores(Result):
         """What was found, in a few sentences."""
         first = self._ranked(1, "magnitude")[0]
         edge, score = self.graph.name(*first), float(self.score[first])
-        what = "replaced in" if self.at == "clean" else "restored into"
+        what = "replaced in" if self.run == "clean" else "restored into"
         text = (
             f"{self.method} over the {self.graph.size} edges of {self.model} on {self.task} "
             f"({self.per_prompt.shape[-1]} prompts): the edge that changes {self.metric} most "
-            f"when {what} the {self.at} run is {edge}, {score:+.3f} {self.unit}."
+            f"when {what} the {self.run} run is {edge}, {score:+.3f} {self.unit}."
         )
         if self.relative_gap > LARGEST_GAP:
             text += f" {self._incomplete()}"
         return f"{text} {self.caveat}".strip()
 
-    def headline(self) -> dict[str, float | str]:
+    def headline(self) -> dict[str, Any]:
         """The strongest edge, and how far the scores are from adding up."""
         first = self._ranked(1, "magnitude")[0]
         return {

@@ -11,7 +11,18 @@ from workbench.models import twins
 from workbench.patching import Circuit, Graph, measure_circuits
 from workbench.tasks import Task
 
-ALL = ("GPT-2", "Llama", "Mistral", "Qwen 3", "Gemma 2", "Gemma 3", "Phi", "GPT-NeoX", "OPT", "native")
+ALL = (
+    "GPT-2",
+    "Llama",
+    "Mistral",
+    "Qwen 3",
+    "Gemma 2",
+    "Gemma 3",
+    "Phi",
+    "GPT-NeoX",
+    "OPT",
+    "native",
+)
 DIFF = metrics.logit_diff
 
 
@@ -55,7 +66,9 @@ def peer_node(name: str, at: int, last: int, *, out: bool) -> theirs.Node:
     if not layer:
         return theirs.Node(kind, at, last if kind == "logits" else None)
     kinds = {"head": "attn_head_out", "mlp": "mlp_out" if out else "mlp_in"}
-    return theirs.Node(kinds.get(kind, f"{kind}_input"), at, int(layer), int(head) if head else None)
+    return theirs.Node(
+        kinds.get(kind, f"{kind}_input"), at, int(layer), int(head) if head else None
+    )
 
 
 @pytest.mark.parametrize("architecture", ["GPT-2", "GPT-NeoX"])
@@ -84,17 +97,15 @@ def test_a_mean_at_each_position_is_that_of_transformer_lens(twin, random_task, 
         peer_edges(circuit, 5), theirs.FaithfulnessConfig("mean"), mean_tokens=others,
     )  # fmt: skip
     value = measure_circuits(
-        model, task, [circuit], metric=DIFF, replacement="position mean", batch_size=3
+        model, task, [circuit], metric=DIFF, source="mean per position", batch_size=3
     )
     expected = peer.corrupt_metric + peer.recovered * (peer.full_metric - peer.corrupt_metric)
     assert float(value[0, 0]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["GPT-2", "Llama", "GPT-NeoX"])
-@pytest.mark.parametrize("replacement", ["counterfactual", "zero", "mean"])
-def test_cutting_all_edges_of_a_head_is_replacing_its_z(
-    twin, random_task, architecture, replacement
-):
+@pytest.mark.parametrize("source", ["counterfactual", "zero", "mean"])
+def test_cutting_all_edges_of_a_head_is_replacing_its_z(twin, random_task, architecture, source):
     model, task, site = twin(architecture), random_task(), Site("z", 0)
     circuit = Circuit.full(Graph.of(model))
     mask = circuit.mask.clone()
@@ -106,9 +117,9 @@ def test_cutting_all_edges_of_a_head_is_replacing_its_z(
         "counterfactual": edits.replace(other[site], heads=[2]),
         "zero": edits.zero(heads=[2]),
         "mean": edits.mean(other[site][real].mean(dim=0), heads=[2]),
-    }[replacement]
+    }[source]
     cut = Circuit(circuit.graph, mask)
-    found = measure_circuits(model, task, [cut], metric=DIFF, replacement=replacement, batch_size=2)
+    found = measure_circuits(model, task, [cut], metric=DIFF, source=source, batch_size=2)
     expected = effects.measure(model, task, metric=DIFF, edits={site: edit})
     assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
 
@@ -121,7 +132,7 @@ def test_a_mean_at_a_position_is_over_prompts_that_have_it(twin, random_task):
     other, real = capture(model, task.corrupt, [site])[site], task.corrupt.mask.bool()
     means = [other[real[:, at], at].mean(dim=0) for at in range(7)]
     found = measure_circuits(
-        model, task, [Circuit(graph, mask)], metric=DIFF, replacement="position mean", batch_size=2
+        model, task, [Circuit(graph, mask)], metric=DIFF, source="mean per position", batch_size=2
     )
     edit = {site: edits.replace(torch.stack(means).expand(3, 7, -1).contiguous())}
     assert_close(found[0], effects.measure(model, task, metric=DIFF, edits=edit))
@@ -146,7 +157,8 @@ def test_edges_off_every_path_change_nothing(twin, random_task, architecture):
     model, task = twin(architecture), random_task()
     graph = Graph.of(model)
     circuits = [
-        Circuit.random(graph, 12, generator=torch.Generator().manual_seed(seed)) for seed in range(5)
+        Circuit.random(graph, 12, generator=torch.Generator().manual_seed(seed))
+        for seed in range(5)
     ]
     pruned = [circuit.pruned() for circuit in circuits]
     assert sum(map(len, circuits)) > sum(map(len, pruned)) > 0
@@ -220,8 +232,8 @@ def test_what_cannot_be_run_is_refused(twin, random_task):
     layers = Circuit.full(Graph.of(model, detail="layers"))
     with pytest.raises(ValueError, match="circuits of one graph are run together, got 2 graphs"):
         measure_circuits(model, task, [full, layers], metric=DIFF)
-    with pytest.raises(Exception, match=r"no replacement 'median'|Type-check"):
-        measure_circuits(model, task, [full], metric=DIFF, replacement="median")
+    with pytest.raises(Exception, match=r"no source 'median'|Type-check"):
+        measure_circuits(model, task, [full], metric=DIFF, source="median")
 
 
 def test_a_projection_that_is_more_than_its_matrix_is_found_out(random_task):

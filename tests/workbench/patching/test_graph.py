@@ -46,9 +46,13 @@ def test_the_graph_of_a_model_is_that_of_its_blocks(twin, architecture, mlp, key
 
 
 def test_heads_without_an_output_of_their_own_are_refused_with_advice(twin):
-    with pytest.raises(ValueError, match='no output of their own.*detail="layers"'):
+    with pytest.raises(ValueError, match=r'no output of their own.*detail="layers"'):
         Graph.of(twin("Gemma 3"))
-    assert Graph.of(twin("Gemma 3"), detail="layers").writers[:3] == ("embed", "attention 0", "mlp 0")
+    assert Graph.of(twin("Gemma 3"), detail="layers").writers[:3] == (
+        "embed",
+        "attention 0",
+        "mlp 0",
+    )
 
 
 def test_blocks_that_do_not_add_up_are_refused(twin):
@@ -81,7 +85,7 @@ def test_edges_that_do_not_exist_are_refused_by_name():
         graph.edge("head 2.0 -> logits")
     with pytest.raises(ValueError, match=r"no reader 'k 1.3'"):
         graph.edge("embed -> k 1.3")
-    with pytest.raises(ValueError, match="mlp 0 does not come after head 1.0"):
+    with pytest.raises(ValueError, match=r"mlp 0 does not come after head 1\.0"):
         graph.edge("head 1.0 -> mlp 0")
 
 
