@@ -3,6 +3,7 @@
 from hooks import edits, replay, sites, store
 from hooks.activations import Activations, head_out
 from hooks.capture import capture, capture_batches, last_logits
+from hooks.gradients import Gradients, gradients, gradients_without_each_layer
 from hooks.intervene import EditNeverFired, intervening
 from hooks.places import Edit, Positions
 from hooks.prompts import Prompts
@@ -13,6 +14,7 @@ __all__ = [
     "Activations",
     "Edit",
     "EditNeverFired",
+    "Gradients",
     "HookedModel",
     "Positions",
     "Prompts",
@@ -20,6 +22,8 @@ __all__ = [
     "capture",
     "capture_batches",
     "edits",
+    "gradients",
+    "gradients_without_each_layer",
     "head_out",
     "intervening",
     "last_logits",

@@ -3,8 +3,28 @@
 Does not know which question is being asked.
 """
 
+from workbench.effects.attribute import attribute, conductance, grad_drop
+from workbench.effects.attribution import Attribution, Node
 from workbench.effects.exact import Cost, Effects, exact, plan
+from workbench.effects.integrated import Integrated
 from workbench.effects.measure import measure
+from workbench.effects.quadrature import Quadrature
 from workbench.effects.sources import Source, mean_over, values
 
-__all__ = ["Cost", "Effects", "Source", "exact", "mean_over", "measure", "plan", "values"]
+__all__ = [
+    "Attribution",
+    "Cost",
+    "Effects",
+    "Integrated",
+    "Node",
+    "Quadrature",
+    "Source",
+    "attribute",
+    "conductance",
+    "exact",
+    "grad_drop",
+    "mean_over",
+    "measure",
+    "plan",
+    "values",
+]
