@@ -8,6 +8,7 @@ from workbench.effects.attribution import Attribution, Node
 from workbench.effects.exact import Cost, Effects, exact, plan
 from workbench.effects.integrated import Integrated
 from workbench.effects.measure import measure
+from workbench.effects.optimal import Optimum, optimal_constant
 from workbench.effects.quadrature import Quadrature
 from workbench.effects.sources import Source, mean_over, values
 
@@ -17,6 +18,7 @@ __all__ = [
     "Effects",
     "Integrated",
     "Node",
+    "Optimum",
     "Quadrature",
     "Source",
     "attribute",
@@ -25,6 +27,7 @@ __all__ = [
     "grad_drop",
     "mean_over",
     "measure",
+    "optimal_constant",
     "plan",
     "values",
 ]
