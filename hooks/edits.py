@@ -3,7 +3,8 @@
 Each takes `heads`, `neurons` and `positions`, which say where in the activation it applies:
     heads, neurons   a list of indices; none given means all
     positions        an int or a list of ints: those positions of every prompt;
-                     a tensor with one index for each prompt, such as `task.positions["IO"]`;
+                     a tensor with one index for each prompt, such as `task.positions["IO"]`,
+                     or with several (batch, chosen);
                      none given means all. Positions count from 0 at the prompt's first token,
                      also in the later steps of `generate`.
 """
@@ -173,7 +174,7 @@ def project_out(
     return _edit("project_out", change, (basis,), heads, None, positions)
 
 
-def _edit(
+def _edit(  # noqa: PLR0917
     name: str,
     change: Change,
     parts: tuple[Tensor | float, ...],

@@ -2,13 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import index
+from typing import Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Positions = int | Sequence[int] | Int[Tensor, " batch"]
+Positions = (
+    int | Sequence[int] | Int[Tensor, ""] | Int[Tensor, " batch"] | Int[Tensor, "batch chosen"]
+)
+"""One for all prompts, several for all, or one or several for each prompt."""
+
+NotFinite = Literal["refuse", "keep"]
+"""What is done about NaN and Inf."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Edit:
             return self.change(activation, replace(window, rows=rows))
 
         positions = self.positions
-        if isinstance(positions, Tensor):
+        if isinstance(positions, Tensor) and positions.ndim:
             positions = positions[rows.to(positions.device)]
         return replace(self, change=change, positions=positions)
 
@@ -98,7 +106,7 @@ class Edit:
         chosen = None
         if self.positions is not None:
             positions = self.positions
-            if isinstance(positions, Tensor) and window.rows is not None:
+            if isinstance(positions, Tensor) and positions.ndim and window.rows is not None:
                 positions = positions[window.rows.to(positions.device)]
             wanted = rows_of_positions(positions, batch).to(activation.device)
             chosen = (at[None, :, None] == wanted[:, None, :]).any(dim=-1)
@@ -125,22 +133,28 @@ def rows_of_positions(positions: Positions, batch: int) -> Int[Tensor, "batch ch
             f"positions={positions!r}: a role's indices are in the task, "
             f"write positions=task.positions[{positions!r}]"
         )
-    if isinstance(positions, Tensor) and positions.ndim == 1:
-        if positions.shape[0] != batch:
+    if isinstance(positions, Tensor) and positions.ndim:
+        if positions.shape[0] != batch or positions.ndim > 2 or not _whole(positions):
             raise ValueError(
-                f"{positions.shape[0]} positions for {batch} prompts: "
-                "give one index for each prompt, or a list of ints for all of them"
+                f"{positions.shape[0]} positions for {batch} prompts: give one whole number for "
+                f"each prompt, or a list of ints for all of them, not {positions.dtype} of shape "
+                f"{tuple(positions.shape)}"
             )
-        rows = positions[:, None]
+        rows = positions[:, None] if positions.ndim == 1 else positions
     else:
-        listed = [positions] if isinstance(positions, int) else list(positions)
-        rows = torch.tensor(listed, dtype=torch.long)[None].expand(batch, -1)
+        listed = list(positions) if isinstance(positions, Sequence) else [positions]
+        rows = torch.tensor([index(one) for one in listed], dtype=torch.long)[None]
+        rows = rows.expand(batch, -1)
     if rows.numel() == 0 or bool((rows < 0).any()):
         raise ValueError(
             f"positions must be indices from 0, got {rows.tolist()[:3]}; "
             "the last real token of each prompt is prompts.last"
         )
     return rows
+
+
+def _whole(positions: Tensor) -> bool:
+    return positions.dtype != torch.bool and not positions.dtype.is_floating_point
 
 
 def _members(activation: Tensor, window: Window, axis: str, indices: Sequence[int]) -> Tensor:

@@ -72,7 +72,9 @@ def steps_of(model: HookedModel, cell: Cell) -> tuple[Step, ...] | None:
         raise ValueError("a cell without edits: give each at least one {site: edit}")
     # resid_post of a block comes before resid_pre of the next; resid_mid after attn_out.
     return tuple(
-        sorted(found, key=lambda s: (s.at, s.site.stream != "resid_post", s.site.stream == "resid_mid"))
+        sorted(
+            found, key=lambda s: (s.at, s.site.stream != "resid_post", s.site.stream == "resid_mid")
+        )
     )
 
 
@@ -166,7 +168,9 @@ def by_start(works: Sequence[Work]) -> list[tuple[int, list[Work]]]:
     for work in works:
         for start in work.start.unique().tolist():
             chosen = work.start == start
-            part = Work(work.cell, work.steps, work.rows[chosen], work.entry[chosen], work.start[chosen])
+            part = Work(
+                work.cell, work.steps, work.rows[chosen], work.entry[chosen], work.start[chosen]
+            )
             parts.append((start, part))
     parts.sort(key=lambda part: part[0])
     return [(start, [w for _, w in group]) for start, group in groupby(parts, key=lambda p: p[0])]

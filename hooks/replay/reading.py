@@ -79,9 +79,7 @@ def tail_of(
     return None
 
 
-def _with_columns(
-    tail: Tail, model: Any, resid: Tensor, logits: Tensor, close: float
-) -> Tail:
+def _with_columns(tail: Tail, model: Any, resid: Tensor, logits: Tensor, close: float) -> Tail:
     linear: Any = getattr(model.unembed, "original_component", None)
     weight = getattr(linear, "weight", None)
     if tail.norm is None or not isinstance(weight, Tensor) or weight.shape[0] != logits.shape[-1]:

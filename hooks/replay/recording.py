@@ -4,11 +4,12 @@ import inspect
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter  # noqa: TID251 - a plan says how long it will take
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,6 +21,12 @@ from hooks.sites import HookedModel, Site
 
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 """How far apart two ways to the same numbers may be, as a share of the largest of them."""
+
+ROUNDING = {
+    dtype: torch.finfo(dtype).eps * (16 if dtype in (torch.float64, torch.float32) else 1)
+    for dtype in CLOSE
+}
+"""What the order of sums alone changes in logits, as a share of the largest of them."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Recording:
     tail: Tail | None
     seen: dict[Site, Tensor]
     savings: Savings
+    scale: Float[Tensor, " batch"]  # the largest logit at each prompt's last token
     seconds: float
 
     @property
@@ -87,7 +95,7 @@ class Recording:
         if not isinstance(value, Tensor) or value.ndim == 0:
             return value
         batch, length = self.prompts.tokens.shape
-        # cache_position; position_ids; cos and sin; mask (batch, 1, query, key)
+        # In this order: positions in the cache, position ids, rotary tables, a mask's queries.
         axis = {1: 0, 2: 1, 3: 1, 4: 2}[value.ndim]
         if start and value.shape[axis] == length:
             value = value.narrow(axis, start, length - start)
@@ -143,8 +151,17 @@ def record(model: HookedModel, prompts: Prompts, sites: Iterable[Site]) -> Recor
         tail,
         notes.seen,
         savings,
+        _scale(tail, prompts, notes),
         seconds,
     )
+
+
+def _scale(tail: Tail | None, prompts: Prompts, notes: _Notes) -> Float[Tensor, " batch"]:
+    if tail is None:
+        return torch.zeros(len(prompts), device=prompts.tokens.device)
+    rows = torch.arange(len(prompts), device=prompts.tokens.device)
+    resid = rearrange(notes.resid[-1][rows, prompts.last], "batch d -> batch 1 d")
+    return tail.logits(resid).abs().flatten(1).max(dim=1).values
 
 
 def _arguments(model: HookedModel) -> Any:
@@ -200,7 +217,7 @@ def _savings(
     columns = "" if tail.weight is not None else "columns: the unembedding is not linear in them"
     whole = Recording(
         model, prompts, tuple(notes.resid), tuple(notes.calls), tape, tail, {},
-        Savings(True, True, True), 0.0,
+        Savings(True, True, True), torch.zeros(len(prompts)), 0.0,
     )  # fmt: skip
     if not _agrees(whole, 0, close):
         return None, Savings(False, False, False, "layers: its blocks give other numbers alone")

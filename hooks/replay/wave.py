@@ -9,10 +9,10 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks.intervene import written_between
+from hooks.intervene import is_finite, written_between
 from hooks.places import Edit, Window
 from hooks.replay.cells import Step, Work
-from hooks.replay.plan import Plan, rows_at_once
+from hooks.replay.planning import Plan, rows_at_once
 from hooks.sites import Site
 
 
@@ -58,7 +58,9 @@ class Wave:
         recording = self.plan.recording
         layers, (_, length, width) = len(recording.calls), recording.resid[0].shape
         state = recording.resid[0].new_empty(len(self.owner), length - self.start, width)
-        ends = torch.searchsorted(self.entry.contiguous(), torch.arange(layers + 1).to(self.entry), right=True)
+        ends = torch.searchsorted(
+            self.entry.contiguous(), torch.arange(layers + 1).to(self.entry), right=True
+        )
         live = 0
         for index, end in enumerate(ends.tolist()):
             state[live:end] = recording.resid[index][self.prompt[live:end], self.start :]
@@ -182,6 +184,5 @@ class Wave:
 
 
 def _check_finite(activation: Tensor, site: Site) -> None:
-    if site.stream != "scores" and not bool(torch.isfinite(activation.sum())):
-        if not bool(torch.isfinite(activation).all()):
-            raise FloatingPointError(f"an edit at {site} gave NaN or Inf")
+    if not is_finite(activation, site):
+        raise FloatingPointError(f"an edit at {site} gave NaN or Inf")

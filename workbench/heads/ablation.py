@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
@@ -130,9 +129,7 @@ def ablate_each(
     writes = _edits(model, task, ablation, batch_size)
     every_head = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
     cells = [{Site("z", layer): writes(layer, head)} for layer, head in every_head]
-    found = effects.exact(
-        model, task, cells, metrics=[metric], memory=memory, keep=keep, seed=seed
-    )
+    found = effects.exact(model, task, cells, metrics=[metric], memory=memory, keep=keep, seed=seed)
     per_prompt = found.effect[0].reshape(*shape, len(task))
     return _result(
         model, task, per_prompt, found.baseline[0], metric=metric, ablation=ablation, seed=seed

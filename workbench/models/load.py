@@ -62,7 +62,8 @@ def _load(name: str, device: str, dtype: torch.dtype, remote_code: RemoteCode) -
         return known[name](name, device=device, dtype=dtype)
     if Path(name).expanduser().exists():
         return _from_disk(Path(name).expanduser(), name, device, dtype, remote_code)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    is_file = Path(name).suffix in (".gguf", *checkpoint.SUFFIXES)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not is_file:
         return huggingface.from_hub(name, device=device, dtype=dtype, remote_code=remote_code)
     raise ValueError(_unknown(name))
 

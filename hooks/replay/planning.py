@@ -119,9 +119,7 @@ def plan(
     batches, peak = _batches(recording, works, tokens, reads, limit=size(memory), most=most)
     batches += [(index,) for index in in_full]
     drawn = _drawn(works, check, torch.Generator().manual_seed(seed))
-    return Plan(
-        recording, tuple(cells), reads, works, in_full, tuple(batches), drawn, tokens, peak
-    )
+    return Plan(recording, tuple(cells), reads, works, in_full, tuple(batches), drawn, tokens, peak)
 
 
 def size(memory: str | int) -> int:
