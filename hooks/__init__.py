@@ -9,6 +9,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 from hooks import edits, replay, sites, store
 from hooks.activations import Activations, head_out
 from hooks.capture import capture, capture_batches, last_logits
+from hooks.gradients import Gradients, gradients, gradients_without_each_layer
 from hooks.intervene import EditNeverFired, intervening
 from hooks.places import Edit, Positions
 from hooks.prompts import Prompts
@@ -19,6 +20,7 @@ __all__ = [
     "Activations",
     "Edit",
     "EditNeverFired",
+    "Gradients",
     "HookedModel",
     "Positions",
     "Prompts",
@@ -26,6 +28,8 @@ __all__ = [
     "capture",
     "capture_batches",
     "edits",
+    "gradients",
+    "gradients_without_each_layer",
     "head_out",
     "intervening",
     "last_logits",
