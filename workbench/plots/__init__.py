@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 from workbench import results
 from workbench.heads import HeadEffects
 from workbench.lens import DirectAttribution, LogitLens
+from workbench.patching import Ranking, Sweep, Sweeps
 from workbench.plots.heads import draw_head_effects
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
+from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.style import encoded
 
 __all__ = ["draw", "png", "save"]
@@ -37,6 +39,9 @@ def draw(result: object, ax: Axes | None = None) -> Figure:
 draw.register(HeadEffects, draw_head_effects)
 draw.register(LogitLens, draw_logit_lens)
 draw.register(DirectAttribution, draw_direct_attribution)
+draw.register(Sweep, draw_sweep)
+draw.register(Sweeps, draw_sweeps)
+draw.register(Ranking, draw_ranking)
 
 
 def save(result_or_figure: object, path: Path | str) -> None:
