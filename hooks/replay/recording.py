@@ -217,7 +217,7 @@ def _savings(
     columns = "" if tail.weight is not None else "columns: the unembedding is not linear in them"
     whole = Recording(
         model, prompts, tuple(notes.resid), tuple(notes.calls), tape, tail, {},
-        Savings(True, True, True), torch.zeros(0), 0.0,
+        Savings(True, True, True), torch.zeros(len(prompts)), 0.0,
     )  # fmt: skip
     if not _agrees(whole, 0, close):
         return None, Savings(False, False, False, "layers: its blocks give other numbers alone")

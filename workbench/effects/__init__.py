@@ -1,12 +1,14 @@
 """Many edits and a metric to one number per prompt: what every analysis that intervenes shares.
 
-Does not know which question is being asked.
+Exact (`exact`, by replay), or estimated from gradients (`attribute`). Does not know which question
+is being asked.
 """
 
 from workbench.effects.attribute import attribute, conductance, grad_drop
 from workbench.effects.attribution import Attribution, Node
-from workbench.effects.exact import Cost, Effects, exact, plan
+from workbench.effects.exact import Cost, Effects, Run, exact, plan
 from workbench.effects.integrated import Integrated
+from workbench.effects.kept import keeping
 from workbench.effects.measure import measure
 from workbench.effects.optimal import Optimum, optimal_constant
 from workbench.effects.quadrature import Quadrature
@@ -20,11 +22,13 @@ __all__ = [
     "Node",
     "Optimum",
     "Quadrature",
+    "Run",
     "Source",
     "attribute",
     "conductance",
     "exact",
     "grad_drop",
+    "keeping",
     "mean_over",
     "measure",
     "optimal_constant",

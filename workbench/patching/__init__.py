@@ -26,6 +26,7 @@ from workbench.patching.minimality import Minimality, minimality
 from workbench.patching.places import Over, Place
 from workbench.patching.ranking import Ranking
 from workbench.patching.scores import EdgeScores
+from workbench.patching.study import CircuitStudy, study_circuit
 from workbench.patching.sweeping import Direction, Running, Where, each, neurons, sweep, sweeps
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "AgainstChance",
     "Agreement",
     "Circuit",
+    "CircuitStudy",
     "Completeness",
     "Direction",
     "EdgeScores",
@@ -61,6 +63,7 @@ __all__ = [
     "minimality",
     "neurons",
     "stability",
+    "study_circuit",
     "sweep",
     "sweeps",
 ]
