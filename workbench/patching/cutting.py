@@ -70,6 +70,7 @@ class Cutter:
         source: Source | Kind, batch_size: int,
     ) -> "Cutter":  # fmt: skip
         """Checks the model against the graph, and prepares what cut edges carry."""
+        graph.check(model)
         instead = carried(model, graph, task, source, batch_size=batch_size)
         projections = Projections.checked(model, task.clean)
         return cls(model, task, graph, metric, projections, instead, batch_size)
