@@ -4,7 +4,7 @@ They take numbers and words, know no result, and compute nothing but where thing
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,7 @@ class Meaning:
     positive: str
     helps: str  # "negative" or "positive": the sign that is drawn in blue
 
-    def colors(self, values: Float[ndarray, " any"]) -> list[str]:
+    def colors(self, values: Iterable[float]) -> list[str]:
         """Blue where a value helps, red where it does not."""
         sign = -1 if self.helps == "negative" else 1
         return [BLUE if sign * value >= 0 else RED for value in values]
@@ -95,7 +95,7 @@ def grid(
         interpolation="nearest",
     )
     image.cmap.set_bad("#d9d9d9")
-    room = axes.bbox.size / axes.figure.dpi / values.shape[::-1]
+    room = np.array(axes.bbox.size) / axes.figure.dpi / values.shape[::-1]
     _outline(axes, marked, width=min(0.9, 15 * float(room.min())))
     axes.spines[:].set_visible(False)
     axes.set(xlabel=columns.name, ylabel=rows.name)
