@@ -1,20 +1,23 @@
 """The cells of a batch, run together: one walk through the blocks for each first position."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooks.capture import last_logits
+from hooks.activations import Activations
+from hooks.capture import capture, last_logits
 from hooks.intervene import intervening
 from hooks.places import Edit
 from hooks.prompts import Prompts
-from hooks.replay.cells import Work, by_start
+from hooks.replay.cells import Cell, Work, by_start
 from hooks.replay.planning import Plan, rows_at_once
 from hooks.replay.recording import CLOSE, ROUNDING
+from hooks.replay.watching import Seen, Watch
 from hooks.replay.wave import Wave
+from hooks.sites import Site
 
 Reduce = Callable[[Tensor, Tensor], Tensor]
 """From the prompts' numbers and their logits, (row, pos, column), to numbers: (row, value)."""
@@ -79,6 +82,68 @@ def recorded(plan: Plan, reduce: Reduce) -> Float[Tensor, "batch value"]:
     return torch.cat([reduce(part, wave.logits_of_recording(part)).cpu() for part in parts])
 
 
+@torch.no_grad()
+def watch(
+    plan: Plan, sites: Iterable[Site], show: Callable[[Seen], None], *, trail: Trail | None = None
+) -> None:
+    """Show what flows through `sites`, which lie in blocks, in every cell and prompt it changes.
+
+    What is not shown is as in the recorded run: prompts that a cell does not change, and
+    positions before the first one that it does. Raises `ReplayMismatch` as `run` does.
+    """
+    trail = trail or Trail()
+    kept: list[Seen] = []
+
+    def showing(seen: Seen) -> None:
+        kept.extend(_checked_rows(plan, seen))
+        show(seen)
+
+    watching = Watch.of(plan.recording.model, sites, showing)
+    for batch in plan.batches:
+        for start, group in by_start([plan.works[cell] for cell in batch if cell in plan.works]):
+            Wave.of(plan, start, group).watched(watching, trail.advance)
+        for cell in set(batch) & set(plan.in_full):
+            _show_in_full(plan, cell, watching)
+    for seen in kept:
+        _check_seen(plan, seen, trail)
+
+
+def _checked_rows(plan: Plan, seen: Seen) -> Iterator[Seen]:
+    """Copies of those rows that are also run in full."""
+    for cell, prompt in plan.checked:
+        at = ((seen.cells == cell) & (seen.prompts == prompt)).nonzero()[:, 0]
+        if len(at):
+            row = seen.activation[at].clone()
+            yield Seen(seen.site, seen.cells[at], seen.prompts[at], seen.start, row)
+
+
+def _show_in_full(plan: Plan, cell: int, watching: Watch) -> None:
+    everyone = torch.arange(len(plan.recording.prompts), device=plan.recording.resid[0].device)
+    with intervening(plan.recording.model, plan.cells[cell]):
+        found = _read_in_full(plan, plan.recording.prompts, watching.sites)
+    for site in watching.sites:
+        watching.show(Seen(site, torch.full_like(everyone, cell), everyone, 0, found[site]))
+
+
+def _read_in_full(plan: Plan, prompts: Prompts, sites: Sequence[Site]) -> Activations:
+    # With logits the pass goes on to its end, so that edits above the sites take place too.
+    return capture(plan.recording.model, prompts, sites, logits="last")
+
+
+def _check_seen(plan: Plan, seen: Seen, trail: Trail) -> None:
+    """Compare what one row of a cell was seen to hold with an ordinary pass under its edits."""
+    cell, prompt = int(seen.cells), int(seen.prompts)
+    with intervening(plan.recording.model, _edits(plan, cell, seen.prompts)):
+        expected = _read_in_full(plan, _some(plan, seen.prompts), [seen.site])[seen.site]
+    axis = seen.site.axes.index("query" if "query" in seen.site.axes else "pos")
+    real = int(plan.recording.prompts.lengths[prompt]) - seen.start
+    expected = expected.narrow(axis, seen.start, real)
+    found = seen.activation.narrow(axis, 0, real)
+    if "key" in seen.site.axes:  # masked scores are huge
+        expected, found = (one.clamp(min=-1e4) for one in (expected, found))
+    _compare(plan, cell, prompt, found, expected, trail, of=f"{seen.site}")
+
+
 def _joined(parts: list[Answers]) -> Answers:
     if not parts:
         nothing = torch.zeros(0, dtype=torch.long)
@@ -136,6 +201,12 @@ def _check(plan: Plan, cell: int, prompt: int, found: Tensor, trail: Trail) -> N
     if plan.reads.rows == "all":
         real = slice(int(plan.recording.prompts.lengths[prompt]))
     expected, found = expected[:, real], found[:, real]
+    _compare(plan, cell, prompt, found, expected, trail, of="logit")
+
+
+def _compare(  # noqa: PLR0917
+    plan: Plan, cell: int, prompt: int, found: Tensor, expected: Tensor, trail: Trail, *, of: str
+) -> None:
     scale = expected.abs().max().clamp(min=1e-30)
     difference = float((found - expected).abs().max() / scale)
     trail.checked.append((cell, prompt, difference))
@@ -143,7 +214,7 @@ def _check(plan: Plan, cell: int, prompt: int, found: Tensor, trail: Trail) -> N
         edits = ", ".join(f"{site}" for site in plan.cells[cell])
         raise ReplayMismatch(
             f"cell {cell} ({edits}), prompt {prompt}: replay and a full forward pass differ by "
-            f"{difference:.1e} of the largest logit, allowed is {CLOSE[found.dtype]:.0e}. The "
+            f"{difference:.1e} of the largest {of}, allowed is {CLOSE[found.dtype]:.0e}. The "
             "results would be wrong; run it with effects.measure, and report the architecture "
             f"{type(plan.recording.model.original_model).__name__}"
         )
@@ -151,9 +222,7 @@ def _check(plan: Plan, cell: int, prompt: int, found: Tensor, trail: Trail) -> N
 
 def _in_full(plan: Plan, cell: int | None, rows: Int[Tensor, " row"]) -> Tensor:
     """The logits that are read of some prompts, by an ordinary forward pass under the edits."""
-    model, prompts = plan.recording.model, plan.recording.prompts
-    chosen = Prompts(prompts.tokens[rows], prompts.lengths[rows])
-    everyone = len(rows) == len(prompts)
+    model, chosen = plan.recording.model, _some(plan, rows)
 
     def logits() -> Tensor:
         return last_logits(model, chosen) if plan.reads.rows == "last" else model(chosen)
@@ -161,16 +230,27 @@ def _in_full(plan: Plan, cell: int | None, rows: Int[Tensor, " row"]) -> Tensor:
     if cell is None:
         found = logits()
     else:
-        edits = {
-            site: [
-                edit.of(rows) if isinstance(edit, Edit) and not everyone else edit
-                for edit in (given if isinstance(given, Sequence) else [given])
-            ]
-            for site, given in plan.cells[cell].items()
-        }
-        with intervening(model, edits):
+        with intervening(model, _edits(plan, cell, rows)):
             found = logits()
     if plan.reads.columns is None:
         return found
     ids = plan.reads.columns.to(found.device)[rows].clamp(min=0)
     return found.gather(2, ids[:, None].expand(-1, found.shape[1], -1))
+
+
+def _some(plan: Plan, rows: Int[Tensor, " row"]) -> Prompts:
+    """Some of the recorded prompts, at the width of all of them."""
+    prompts = plan.recording.prompts
+    return Prompts(prompts.tokens[rows], prompts.lengths[rows])
+
+
+def _edits(plan: Plan, cell: int, rows: Int[Tensor, " row"]) -> Cell:
+    """The edits of a cell, for some of the prompts."""
+    everyone = len(rows) == len(plan.recording.prompts)
+    return {
+        site: [
+            edit.of(rows) if isinstance(edit, Edit) and not everyone else edit
+            for edit in (given if isinstance(given, Sequence) else [given])
+        ]
+        for site, given in plan.cells[cell].items()
+    }
