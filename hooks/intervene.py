@@ -178,15 +178,20 @@ def _checked(
             raise ValueError(
                 f"{_name(edit)} at {site} returned {what} {found}, the activation has {expected}"
             )
-    if passes.not_finite == "refuse" and not bool(torch.isfinite(changed.sum())):
-        # A masked score may be minus infinity.
-        masked = (changed == -torch.inf) & (site.stream == "scores")
-        if not bool((torch.isfinite(changed) | masked).all()):
-            raise FloatingPointError(
-                f"{_name(edit)} at {site} gave NaN or Inf; "
-                'intervening(..., not_finite="keep") lets it pass'
-            )
+    if passes.not_finite == "refuse" and not is_finite(changed, site):
+        raise FloatingPointError(
+            f"{_name(edit)} at {site} gave NaN or Inf; "
+            'intervening(..., not_finite="keep") lets it pass'
+        )
     return changed
+
+
+def is_finite(activation: Tensor, site: Site) -> bool:
+    """Whether all numbers are finite; a masked score may be minus infinity."""
+    if bool(torch.isfinite(activation.sum())):
+        return True
+    masked = (activation == -torch.inf) & (site.stream == "scores")
+    return bool((torch.isfinite(activation) | masked).all())
 
 
 def _check_fired(listed: Mapping[Site, list[AnyEdit]], passes: _Passes) -> None:

@@ -76,7 +76,7 @@ class Edit:
             return self.change(activation, replace(window, rows=rows))
 
         positions = self.positions
-        if isinstance(positions, Tensor):
+        if isinstance(positions, Tensor) and positions.ndim:
             positions = positions[rows.to(positions.device)]
         return replace(self, change=change, positions=positions)
 
@@ -106,7 +106,7 @@ class Edit:
         chosen = None
         if self.positions is not None:
             positions = self.positions
-            if isinstance(positions, Tensor) and window.rows is not None:
+            if isinstance(positions, Tensor) and positions.ndim and window.rows is not None:
                 positions = positions[window.rows.to(positions.device)]
             wanted = rows_of_positions(positions, batch).to(activation.device)
             chosen = (at[None, :, None] == wanted[:, None, :]).any(dim=-1)

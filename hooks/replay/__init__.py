@@ -16,10 +16,12 @@ and `Plan.savings` says why. `run` checks itself: some cells are also run in ful
 """
 
 from hooks.replay.cells import Cell
+from hooks.replay.checking import ReplayMismatch
 from hooks.replay.planning import Plan, plan
 from hooks.replay.reading import Reads
 from hooks.replay.recording import Savings
-from hooks.replay.running import Answers, ReplayMismatch, Trail, recorded, run, watch
+from hooks.replay.running import Answers, Trail, recorded, run
+from hooks.replay.seeing import watch
 from hooks.replay.watching import Seen
 
 __all__ = [

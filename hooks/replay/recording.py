@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -55,6 +56,7 @@ class Recording:
     tail: Tail | None
     seen: dict[Site, Tensor]
     savings: Savings
+    scale: Float[Tensor, " batch"]  # the largest logit at each prompt's last token
     seconds: float
 
     @property
@@ -149,8 +151,17 @@ def record(model: HookedModel, prompts: Prompts, sites: Iterable[Site]) -> Recor
         tail,
         notes.seen,
         savings,
+        _scale(tail, prompts, notes),
         seconds,
     )
+
+
+def _scale(tail: Tail | None, prompts: Prompts, notes: _Notes) -> Float[Tensor, " batch"]:
+    if tail is None:
+        return torch.zeros(len(prompts), device=prompts.tokens.device)
+    rows = torch.arange(len(prompts), device=prompts.tokens.device)
+    resid = rearrange(notes.resid[-1][rows, prompts.last], "batch d -> batch 1 d")
+    return tail.logits(resid).abs().flatten(1).max(dim=1).values
 
 
 def _arguments(model: HookedModel) -> Any:
@@ -206,7 +217,7 @@ def _savings(
     columns = "" if tail.weight is not None else "columns: the unembedding is not linear in them"
     whole = Recording(
         model, prompts, tuple(notes.resid), tuple(notes.calls), tape, tail, {},
-        Savings(True, True, True), 0.0,
+        Savings(True, True, True), torch.zeros(len(prompts)), 0.0,
     )  # fmt: skip
     if not _agrees(whole, 0, close):
         return None, Savings(False, False, False, "layers: its blocks give other numbers alone")

@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks.intervene import written_between
+from hooks.intervene import is_finite, written_between
 from hooks.places import Edit, Window
 from hooks.replay.cells import Step, Work
 from hooks.replay.planning import Plan, rows_at_once
@@ -214,6 +214,5 @@ class Wave:
 
 
 def _check_finite(activation: Tensor, site: Site) -> None:
-    if site.stream != "scores" and not bool(torch.isfinite(activation.sum())):
-        if not bool(torch.isfinite(activation).all()):
-            raise FloatingPointError(f"an edit at {site} gave NaN or Inf")
+    if not is_finite(activation, site):
+        raise FloatingPointError(f"an edit at {site} gave NaN or Inf")

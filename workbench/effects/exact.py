@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from hooks import HookedModel, Prompts, replay
 from hooks.replay import Cell, Plan, Reads, Trail
-from workbench.effects.kept import Kept
+from workbench.effects.kept import Kept, folder_for
 from workbench.metrics import Metric
 from workbench.tasks import Task
 from workbench.tasks.task import ABSENT
@@ -97,15 +97,16 @@ def exact(
     keep    a folder in which results are kept as they come: when the sweep is interrupted, the
             same call goes on where it stopped. Own functions as edits cannot be kept
     """
+    folder = folder_for(keep, cells)
     planned = _plan(
         model, task, cells, metrics=metrics, run=run, memory=memory, check=check, seed=seed,
-        most=None if keep is None else _CELLS_A_BATCH,
+        most=None if folder is None else _CELLS_A_BATCH,
     )  # fmt: skip
     tqdm.write(str(planned), file=sys.stderr)
     reduce = _reduction(task, metrics, run, planned.reads)
     baseline = replay.recorded(planned, reduce)
     values = baseline[None].repeat(len(cells), 1, 1)
-    kept = None if keep is None else Kept.of(keep, model, planned, task, metrics)
+    kept = None if folder is None else Kept.of(folder, model, planned, task, metrics)
     trail = Trail()
     resumed = _carry_out(planned, reduce, values, kept, trail)
     cost = Cost(

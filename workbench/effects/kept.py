@@ -1,7 +1,9 @@
 """Results of cells, kept as they come, so that an interrupted sweep goes on where it stopped."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +19,31 @@ from workbench.tasks import Task
 
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "interpretability-workbench")
 _METHOD = "effects.exact 1"  # another number whenever the same cell would give another result
+
+
+_folder: ContextVar[Path | None] = ContextVar("_folder", default=None)
+
+
+@contextmanager
+def keeping(folder: Path) -> Iterator[None]:
+    """While open, every sweep that is not told otherwise keeps its results in `folder`."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def folder_for(keep: str | Path | None, cells: Sequence[Cell]) -> Path | None:
+    """Where a sweep's results are kept: where it was told to, or where an open `keeping` says.
+
+    Own functions as edits cannot be kept, which is an error only where it was asked for.
+    """
+    if keep is not None:
+        return Path(keep)
+    given = [edit for cell in cells for edit in cell.values()]
+    listed = [one for edit in given for one in (edit if isinstance(edit, Sequence) else [edit])]
+    return _folder.get() if all(isinstance(edit, Edit) for edit in listed) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from workbench.patching.evidence import RUN, Direction
 from workbench.patching.fixed_norm import FixedNorm, logits_of
 from workbench.patching.path_effects import PathEffects
 from workbench.patching.points import Node, Point
+from workbench.patching.provenance import labels
 from workbench.patching.ranking import Ranking
 from workbench.patching.sending import Runs
 from workbench.patching.sweeping import USUALLY, Running, each
@@ -259,7 +260,6 @@ def _result(
         direction=direction,
         metric=metric.name,
         unit=metric.unit,
-        caveat=evidence.caveat(model, task, "head"),
         **said,
-        **evidence.names(model, task),
+        **labels(model, task),
     )

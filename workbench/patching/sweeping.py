@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,7 +22,7 @@ from workbench.patching.evidence import RUN, Direction
 from workbench.patching.maps import Sweep, Sweeps
 from workbench.patching.places import Over, Place, places, sites, usual
 from workbench.patching.ranking import Ranking
-from workbench.tasks import Task
+from workbench.tasks import Task, solved
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +123,8 @@ def sweeps(
         over=over,
         source=str(source),
         cost="; ".join(str(one.cost) for one in found),
-        caveat=evidence.caveat(model, task, over),
-        **evidence.names(model, task),
+        caveat=_caveat(model, task, over),
+        **_names(model, task),
     )
 
 
@@ -179,8 +180,8 @@ def each(
         metric=metric.name,
         unit=metric.unit,
         cost=str(found.cost),
-        caveat=evidence.caveat(model, task, "all"),
-        **evidence.names(model, task),
+        caveat=_caveat(model, task, "all"),
+        **_names(model, task),
     )
 
 
@@ -217,3 +218,25 @@ def _ends(
                 [effects.measure(model, task, metric=one, prompts=prompts) for one in metrics]
             )
     return {str(run): value for run, value in known.items()}
+
+
+def _names(model: HookedModel, task: Task) -> dict[str, Any]:
+    origin = getattr(model, "origin", None)
+    return {
+        "task": task.name,
+        "task_digest": task.digest,
+        "model": getattr(origin, "name", "a model"),
+        "model_digest": getattr(origin, "digest", ""),
+    }
+
+
+def _caveat(model: HookedModel, task: Task, over: str) -> str:
+    found = solved(model, task)
+    said = [] if found.is_solved else [f"{found.sentence()} The effects may be noise."]
+    shortest, longest = int(task.clean.lengths.min()), int(task.clean.lengths.max())
+    if over == "position" and shortest < longest:
+        said.append(
+            f"The prompts have {shortest} to {longest} tokens; the first {shortest} positions "
+            "were swept. Roles (over='role') line up what positions do not."
+        )
+    return f"Caveat: {' '.join(said)}" if said else ""

@@ -1,15 +1,12 @@
 """Path patching against forward passes with plain hooks, theorems, and TransformerLens."""
 
-import dataclasses
-
 import pytest
 import torch
 import transformers
 from torch.testing import assert_close
 
 from hooks import Prompts, Site, capture
-from workbench import lens, metrics, models, patching, results, tasks
-from workbench.models import twins
+from workbench import metrics, models, patching, tasks
 from workbench.models.tiny import fill
 
 _SHAPE = {
@@ -140,9 +137,7 @@ def assert_same(found, expected, model, task):
 @pytest.mark.parametrize("between", ["free", "frozen"])
 def test_to_the_logits_it_is_one_full_pass_with_all_other_heads_held(model, between):
     task = task_of()
-    found = patching.paths(
-        model, task, to="logits", metric=metrics.logit_diff, between=between
-    )
+    found = patching.paths(model, task, to="logits", metric=metrics.logit_diff, between=between)
     assert_same(found, naive(model, task, "logits", between), model, task)
 
 
