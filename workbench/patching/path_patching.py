@@ -80,6 +80,8 @@ def paths(
         )  # fmt: skip
         found.append(done.effect[0])
         costs.append(str(done.cost))
+    if runs.forwards:
+        costs.append(f"{sum(runs.forwards):.1f} forward passes to find what receivers are told")
     per_sender = dict(zip(senders, torch.cat(found), strict=True))
     return _result(
         model, task, per_sender, metric=metric, to=", ".join(map(str, receivers)),

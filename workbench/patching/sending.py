@@ -6,7 +6,7 @@ a head what its queries, keys or values become, for an MLP what it then writes.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from einops import einsum
@@ -44,6 +44,7 @@ class Runs:
     there: Activations
     read: Int[Tensor, " batch"] | None  # the only position that the metric reads; None: all
     running: Running
+    forwards: list[float] = field(default_factory=list)  # what it took to read the messages
 
     @classmethod
     def of(
@@ -80,6 +81,7 @@ class Runs:
             memory=self.running.memory, seed=self.running.seed,
         )  # fmt: skip
         tqdm.write(str(planned), file=sys.stderr)
+        self.forwards.append(planned.forwards)
         found = [repeated(self.base(point), len(cells)) for point in points]
 
         def show(seen: Seen) -> None:
@@ -163,12 +165,23 @@ def directly(
     """Each receiver's message from each sender when all between is held at the base run."""
     added = written(runs, senders)
     messages = [repeated(runs.base(receiver), len(senders)) for receiver in receivers]
-    for receiver, message in zip(receivers, messages, strict=True):
-        reached = [index for index, one in enumerate(senders) if one.reaches(runs.model, receiver)]
+    for group in _reading_alike(receivers):
+        one = receivers[group[0]]
+        reached = [index for index, own in enumerate(senders) if own.reaches(runs.model, one)]
         if reached:
-            cells = [into(runs, receiver, added[index]) for index in reached]
-            message[reached] = runs.seen(cells, [receiver])[0]
+            cells = [into(runs, one, added[index]) for index in reached]
+            seen = runs.seen(cells, [receivers[index] for index in group])
+            for index, message in zip(group, seen, strict=True):
+                messages[index][reached] = message
     return messages
+
+
+def _reading_alike(receivers: Sequence[Point]) -> list[list[int]]:
+    """The numbers of the receivers, those together that read the stream at the same place."""
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for index, one in enumerate(receivers):
+        groups.setdefault((one.site.layer, one.site.stream == "mlp_out"), []).append(index)
+    return list(groups.values())
 
 
 def freely(
