@@ -1,6 +1,7 @@
 """What changes when an activation of one run is put into another, for every place and every edge.
 
-`sweep` visits places: layers, positions, heads, neurons. Edges between the parts of a model are
+`sweep` visits places: layers, positions, heads, neurons. `paths` finds what each head says to
+others, `path` what one chain of them does. Edges between the parts of a model are
 estimated from gradients (`attribute_edges`), or changed one by one (`exact_edges`, `acdc`). A
 `Circuit` is a value; `faithfulness`, `faithfulness_curve`, `completeness`, `minimality`,
 `against_chance`, `stability` and `agreement` say how good it is.
@@ -13,6 +14,7 @@ from workbench.patching.circuits import Circuit
 from workbench.patching.completeness import Completeness, completeness
 from workbench.patching.cutting import measure_circuits
 from workbench.patching.edges import attribute_edges
+from workbench.patching.evidence import Direction
 from workbench.patching.exact_edges import exact_edges
 from workbench.patching.faithfulness import (
     Faithfulness,
@@ -23,16 +25,20 @@ from workbench.patching.faithfulness import (
 from workbench.patching.graph import Graph
 from workbench.patching.maps import Sweep, Sweeps
 from workbench.patching.minimality import Minimality, minimality
+from workbench.patching.path_effects import PathEffects
+from workbench.patching.path_patching import Between, path, paths
 from workbench.patching.places import Over, Place
+from workbench.patching.points import Node
 from workbench.patching.ranking import Ranking
 from workbench.patching.scores import EdgeScores
 from workbench.patching.study import CircuitStudy, study_circuit
-from workbench.patching.sweeping import Direction, Running, Where, each, neurons, sweep, sweeps
+from workbench.patching.sweeping import Running, Where, each, neurons, sweep, sweeps
 
 __all__ = [
     "AcdcCircuit",
     "AgainstChance",
     "Agreement",
+    "Between",
     "Circuit",
     "CircuitStudy",
     "Completeness",
@@ -42,7 +48,9 @@ __all__ = [
     "FaithfulnessCurve",
     "Graph",
     "Minimality",
+    "Node",
     "Over",
+    "PathEffects",
     "Place",
     "Ranking",
     "Running",
@@ -62,6 +70,8 @@ __all__ = [
     "measure_circuits",
     "minimality",
     "neurons",
+    "path",
+    "paths",
     "stability",
     "study_circuit",
     "sweep",
