@@ -73,12 +73,14 @@ class Edit:
         """The same edit for some of the prompts, which then are all there are."""
 
         def change(activation: Tensor, window: Window) -> Tensor:
-            return self.change(activation, replace(window, rows=rows))
+            chosen = rows if window.rows is None else rows[window.rows.to(rows.device)]
+            return self.change(activation, replace(window, rows=chosen))
 
         positions = self.positions
         if isinstance(positions, Tensor) and positions.ndim:
             positions = positions[rows.to(positions.device)]
-        return replace(self, change=change, positions=positions)
+        parts = (*self.parts, rows)
+        return replace(self, change=change, positions=positions, parts=parts)
 
     def reaches(self, activation: Tensor, window: Window) -> bool:
         """Whether any chosen position lies in this window."""

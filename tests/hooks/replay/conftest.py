@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hooks import Prompts, intervening, last_logits, replay
+from hooks import Prompts, Site, edits, intervening, last_logits, replay
 from hooks.conformance.check import attached
 from hooks.replay import Plan, Reads, Trail
 from workbench import models
@@ -109,6 +109,7 @@ def unharmed() -> Callable[..., AbstractContextManager[None]]:
 
 @contextmanager
 def _watching(model) -> Iterator[list[tuple[int, int, int]]]:
+    replay.plan(model, torch.tensor([[3, 4, 5]]), [{Site("resid_pre", 0): edits.zero()}])
     calls: list[tuple[int, int, int]] = []
     handles = []
     for layer, block in enumerate(model.blocks):
@@ -127,5 +128,8 @@ def _watching(model) -> Iterator[list[tuple[int, int, int]]]:
 
 @pytest.fixture(scope="session")
 def watching() -> Callable[..., AbstractContextManager[list[tuple[int, int, int]]]]:
-    """`with watching(model) as calls:` (layer, rows, positions) of every block that runs."""
+    """`with watching(model) as calls:` (layer, rows, positions) of every block that runs.
+
+    What the model allows is found out before.
+    """
     return _watching
