@@ -67,7 +67,8 @@ class Edit:
             return activation
         changed = self.change(activation, window)
         where = self._where(activation, window)
-        return changed if where is None else torch.where(where, changed, activation)
+        # GPT-2's matrices refuse what was broadcast, such as one mean for all prompts.
+        return changed.contiguous() if where is None else torch.where(where, changed, activation)
 
     def of(self, rows: Int[Tensor, " chosen"]) -> "Edit":
         """The same edit for some of the prompts, which then are all there are."""
