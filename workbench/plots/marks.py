@@ -6,6 +6,7 @@ They take numbers and words, know no result, and compute nothing but where thing
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import SupportsFloat
 
 import numpy as np
 from jaxtyping import Bool, Float, Real
@@ -36,10 +37,10 @@ class Meaning:
     positive: str
     helps: str  # "negative" or "positive": the sign that is drawn in blue
 
-    def colors(self, values: Iterable[float]) -> list[str]:
+    def colors(self, values: Iterable[SupportsFloat]) -> list[str]:
         """Blue where a value helps, red where it does not."""
         sign = -1 if self.helps == "negative" else 1
-        return [BLUE if sign * value >= 0 else RED for value in values]
+        return [BLUE if sign * float(value) >= 0 else RED for value in values]
 
     @property
     def colormap(self) -> str:
