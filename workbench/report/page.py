@@ -72,7 +72,7 @@ def _finding(result: Result) -> str:
 
 
 def _subject(result: Result) -> list[tuple[str, str]]:
-    """What was asked of what: the fields that name the model, the task, the metric and the place."""
+    """What was asked of what: the fields that name the model, the task, the metric and the like."""
     names = ("model", "task", "metric", "metrics", "stream", "source", "ablation", "unit", "units")
     found = [(name, getattr(result, name)) for name in names if getattr(result, name, "")]
     several = [(name, one if isinstance(one, list) else [str(one)]) for name, one in found]
