@@ -13,11 +13,22 @@ from matplotlib.figure import Figure
 from workbench import results
 from workbench.heads import HeadEffects
 from workbench.lens import DirectAttribution, LogitLens
-from workbench.patching import CircuitStudy, EdgeScores, FaithfulnessCurve, Ranking, Sweep, Sweeps
+from workbench.patching import (
+    AcdcCircuit,
+    CircuitStudy,
+    EdgeScores,
+    FaithfulnessCurve,
+    Minimality,
+    Ranking,
+    Sweep,
+    Sweeps,
+)
 from workbench.plots.circuits import (
+    draw_acdc_circuit,
     draw_circuit_study,
     draw_edge_scores,
     draw_faithfulness_curve,
+    draw_minimality,
 )
 from workbench.plots.heads import draw_head_effects
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
@@ -50,6 +61,8 @@ draw.register(Ranking, draw_ranking)
 draw.register(CircuitStudy, draw_circuit_study)
 draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)
+draw.register(AcdcCircuit, draw_acdc_circuit)
+draw.register(Minimality, draw_minimality)
 
 
 def save(result_or_figure: object, path: Path | str) -> None:

@@ -50,10 +50,14 @@ def strongest_edges(edges: Sequence[Edge], n: int = MOST_EDGES) -> list[Edge]:
 
 
 def graph_size(
-    edges: Sequence[Edge], levels: Mapping[str, float], *, most: int = MOST_EDGES
+    edges: Sequence[Edge],
+    levels: Mapping[str, float],
+    *,
+    most: int = MOST_EDGES,
+    links: Sequence[Edge] = (),
 ) -> Point:
     """Inches, width and height, that keep the nodes of a graph and its rows apart."""
-    layout = _Layout.of(strongest_edges(edges, most), levels)
+    layout = _Layout.of(*_shown(edges, links, most), levels)
     return max(5.0, 1.4 + _PITCH * layout.width), 1.5 + _ROW * len(layout.rows)
 
 
@@ -65,18 +69,25 @@ def graph(
     meaning: Meaning,
     most: int = MOST_EDGES,
     row_names: Mapping[float, str] | None = None,
+    links: Sequence[Edge] = (),
+    total: int = 0,
 ) -> None:
     """The strongest `most` edges and their nodes, in one row for each level, the lowest below.
 
     Blue edges help and red ones do not; the wider, the stronger. The title says how many edges
-    are drawn and how many there are. `row_names` are written beside the rows.
+    are drawn, and how many there are: `total`, if not all are given.
+
+    row_names   are written beside the rows
+    links       say which nodes belong together; thin and grey, drawn where both ends are
     """
-    shown = strongest_edges(edges, most)
-    layout = _Layout.of(shown, levels)
+    shown, joints = _shown(edges, links, most)
+    layout = _Layout.of(shown, joints, levels)
     largest = max((abs(edge.weight) for edge in shown), default=0.0) or 1.0
     for edge, color in zip(shown, meaning.colors([edge.weight for edge in shown]), strict=True):
         width = _THINNEST + (_WIDEST - _THINNEST) * abs(edge.weight) / largest
         _draw_edge(axes, layout.route(edge), edge.label, color=color, width=width)
+    for link in joints:
+        _draw_edge(axes, layout.route(link), "", color=QUIET, width=_THINNEST)
     for row in layout.rows.values():
         for name in row:
             axes.text(
@@ -84,9 +95,19 @@ def graph(
                 bbox={"boxstyle": "round,pad=0.3", "fc": "white", "ec": QUIET, "lw": 0.8},
             )  # fmt: skip
     _frame(axes, layout, row_names or {})
-    few = f"the {len(shown)} strongest of" if len(shown) < len(edges) else "all"
-    axes.set_title(f"{few} {len(edges)} edges; the widest: {largest:.3g} in size", fontsize=8)
+    total = total or len(edges)
+    few = f"the {len(shown)} strongest of" if len(shown) < total else "all"
+    axes.set_title(f"{few} {total} edges; the widest: {largest:.3g} in size", fontsize=8)
     _explain(axes, meaning)
+
+
+def _shown(
+    edges: Sequence[Edge], links: Sequence[Edge], most: int
+) -> tuple[list[Edge], list[Edge]]:
+    """The edges to be drawn, and the links between their nodes."""
+    shown = strongest_edges(edges, most)
+    nodes = {name for edge in shown for name in (edge.start, edge.end)}
+    return shown, [link for link in links if {link.start, link.end} <= nodes]
 
 
 @dataclass(frozen=True)
@@ -98,8 +119,11 @@ class _Layout:
     at: Mapping[str, Point]
 
     @classmethod
-    def of(cls, edges: Sequence[Edge], levels: Mapping[str, float]) -> "_Layout":
+    def of(
+        cls, edges: Sequence[Edge], links: Sequence[Edge], levels: Mapping[str, float]
+    ) -> "_Layout":
         """Every node near what it is joined to, and apart from the others of its row."""
+        edges = [*edges, *links]
         nodes = list(dict.fromkeys(name for edge in edges for name in (edge.start, edge.end)))
         unknown = [name for name in nodes if name not in levels]
         if unknown:

@@ -19,8 +19,9 @@ from numpy import ndarray
 
 from workbench.plots.style import BLUE, INK, LEVEL, LINES, RED
 
-MOST_BARS, FEWEST_BARS = 12, 8
-"""How many bars a panel shows at most, and has room for at least, lest few grow fat."""
+MOST_BARS, MANY_BARS, FEWEST_BARS = 12, 24, 8
+"""How many bars a panel shows at most, and one that stands alone; and has room for at least, lest
+few grow fat."""
 
 BAND = "95 % bounds"
 
@@ -57,6 +58,16 @@ class Side:
 
 
 LAYERS, HEADS = Side("layer"), Side("head")
+
+
+def words(name: str) -> str:
+    """A metric's name as it is read."""
+    return name.replace("_", " ")
+
+
+def bars_height(bars: int) -> float:
+    """Inches for so many bars that stand alone."""
+    return max(2.6, 1.5 + 0.22 * bars)
 
 
 def grid_height(layers: int) -> float:

@@ -10,8 +10,6 @@ from workbench.patching.maps import Cell
 from workbench.plots import marks
 from workbench.plots.style import GREY, LEVEL, OCHRE, new_figure, styled, titled
 
-PLACES_IN_BARS = 24
-
 _SIDES = {
     "position": "token position",
     "role": "role of the token",
@@ -80,9 +78,9 @@ def draw_sweeps(result: Sweeps, ax: Axes | None = None) -> Figure:
 
 def draw_ranking(result: Ranking, ax: Axes | None = None) -> Figure:
     """Bars of the strongest places from the top down, with their bounds."""
-    shown = [result.places.index(place) for place in result.strongest(PLACES_IN_BARS)]
+    shown = [result.places.index(place) for place in result.strongest(marks.MANY_BARS)]
     meaning = marks.Meaning(
-        label=f"change in {_words(result.metric)} ({result.unit})",
+        label=f"change in {marks.words(result.metric)} ({result.unit})",
         negative="it is lower",
         positive="it is higher",
         helps="negative",
@@ -91,7 +89,7 @@ def draw_ranking(result: Ranking, ax: Axes | None = None) -> Figure:
     with styled():
         axes = ax
         if axes is None:
-            figure = new_figure(width=7.2, height=max(2.6, 1.5 + 0.22 * len(shown)))
+            figure = new_figure(width=7.2, height=marks.bars_height(len(shown)))
             axes = figure.subplots()
         marks.bars(
             axes,
@@ -164,7 +162,7 @@ def _both(axes: Axes, maps: list[Sweep]) -> None:
 
 
 def _meaning(result: Sweep) -> marks.Meaning:
-    label = f"change in {_words(result.metric)} ({result.unit})"
+    label = f"change in {marks.words(result.metric)} ({result.unit})"
     if result.direction == "denoise":
         return marks.Meaning(label, "hurts the answer", "restores it", helps="positive")
     return marks.Meaning(label, "breaks the answer", "helps it", helps="negative")
@@ -183,7 +181,3 @@ def _height(result: Sweep) -> float:
 def _title(result: Sweep) -> str:
     over = "everywhere" if result.over == "all" else f"by {result.over}"
     return f"{result.task}: {result.stream} patched {over} ({result.source}), {result.model}"
-
-
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
