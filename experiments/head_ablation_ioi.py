@@ -26,7 +26,7 @@ class Config:
     """The run that is reported; every field can be overridden on the command line."""
 
     model: str = "smollm2-135m"
-    prompts: int = 16
+    prompts: int = 32
     ablation: heads.Ablation = "mean"
     seed: int = 0
 

@@ -1,6 +1,12 @@
 """Reading and writing a model's activations. Knows models; knows no task, metric or figure."""
 
-from hooks import edits, sites
+import os
+
+# Intel's matrix products give the same bits for any number of threads only when asked, before
+# the first of them. A choice that was made outside is respected.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+from hooks import edits, replay, sites, store
 from hooks.activations import Activations, head_out
 from hooks.capture import capture, capture_batches, last_logits
 from hooks.gradients import Gradients, gradients, gradients_without_each_layer
@@ -27,5 +33,7 @@ __all__ = [
     "head_out",
     "intervening",
     "last_logits",
+    "replay",
     "sites",
+    "store",
 ]

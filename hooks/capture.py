@@ -3,19 +3,18 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.activations import Activations
-from hooks.places import Positions, rows_of_positions
+from hooks.places import NotFinite, Positions, rows_of_positions
 from hooks.prompts import Prompts
 from hooks.sites import HookedModel, Site, check_readable
 
 Logits = Literal["none", "last", "all"]
-NotFinite = Literal["refuse", "keep"]
 
 
 class _EverythingRead(Exception):  # noqa: N818 - a signal, not an error
@@ -38,8 +37,9 @@ def capture(
     prompt gives when it is run alone.
 
     positions   none: all; an int: that position of every prompt; a tensor with one index for
-                each prompt, such as `task.positions["IO"]`; a list of ints: those of every
-                prompt. The pos axis then has one entry for each chosen position.
+                each prompt, such as `task.positions["IO"]`, or with several (batch, chosen);
+                a list of ints: those of every prompt. The pos axis then has one entry for
+                each chosen position.
     logits      "none"; "last": those at each prompt's last real token, (batch, 1, vocab), at
                 the price of one row; "all": (batch, pos, vocab).
     not_finite  "refuse" NaN and Inf with an error that names the site, or "keep" them.
@@ -63,6 +63,8 @@ def capture(
     if not_finite == "refuse":
         for site, activation in kept.items():
             _check_finite(activation, prompts, rows, site)
+        if found is not None:
+            _check_finite(found, prompts, prompts.last[:, None] if logits == "last" else None)
     return Activations(prompts, {site: kept[site] for site in wanted}, rows, found)
 
 
@@ -89,11 +91,14 @@ def capture_batches(
     *,
     positions: Positions | None = None,
     logits: Logits = "none",
+    not_finite: NotFinite = "refuse",
 ) -> Iterator[Activations]:
     """`capture` over a corpus, one batch at a time, so that memory is the caller's choice."""
     sites = list(sites)
     for batch in batches:
-        yield capture(model, batch, sites, positions=positions, logits=logits)
+        yield capture(
+            model, batch, sites, positions=positions, logits=logits, not_finite=not_finite
+        )
 
 
 def last_logits(model: HookedModel, prompts: Prompts | Tensor) -> Float[Tensor, "batch 1 vocab"]:
@@ -131,8 +136,7 @@ def _chosen(activation: Tensor, rows: Tensor | None, site: Site) -> Tensor:
     """A copy of the activation, or of its chosen positions."""
     if rows is None:
         return activation.detach().clone()
-    axis = site.axes.index("query" if "query" in site.axes else "pos")
-    return _take(activation.detach(), rows, axis)
+    return _take(activation.detach(), rows, _pos_axis(site))
 
 
 def _take(activation: Tensor, rows: Int[Tensor, "batch chosen"], axis: int) -> Tensor:
@@ -143,23 +147,34 @@ def _take(activation: Tensor, rows: Int[Tensor, "batch chosen"], axis: int) -> T
     return activation.gather(axis, rows.reshape(shape).expand(target))
 
 
-def _check_finite(activation: Tensor, prompts: Prompts, rows: Tensor | None, site: Site) -> None:
-    if site.stream == "scores":  # masked scores are infinite by design
+def _check_choice(name: str, given: object, choices: Any) -> None:
+    if given not in get_args(choices):
+        raise ValueError(f"{name}={given!r}: choose one of {', '.join(get_args(choices))}")
+
+
+def _check_finite(
+    activation: Tensor, prompts: Prompts, rows: Tensor | None, site: Site | None = None
+) -> None:
+    """Raise where a real token has NaN or Inf; without a site these are logits."""
+    if site is not None and site.stream == "scores":  # masked scores are infinite by design
         activation = activation.nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=0.0)
     if bool(torch.isfinite(activation.sum())):  # one pass instead of two
         return
-    axis = site.axes.index("query" if "query" in site.axes else "pos")
     bad = ~torch.isfinite(activation)
-    where = bad.movedim(axis, 1).flatten(2).any(dim=2)
+    where = bad.movedim(1 if site is None else _pos_axis(site), 1).flatten(2).any(dim=2)
     if rows is None:
         where = where & prompts.mask.bool()
     if bool(where.any()):
         prompt, position = where.nonzero()[0].tolist()
         at = position if rows is None else int(rows[prompt, position])
         raise FloatingPointError(
-            f"NaN or Inf at {site}, prompt {prompt}, position {at}; "
+            f"NaN or Inf at {site or 'the logits'}, prompt {prompt}, position {at}; "
             'capture(..., not_finite="keep") keeps it'
         )
+
+
+def _pos_axis(site: Site) -> int:
+    return site.axes.index("query" if "query" in site.axes else "pos")
 
 
 def _device(model: HookedModel) -> torch.device:

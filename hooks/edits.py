@@ -3,7 +3,8 @@
 Each takes `heads`, `neurons` and `positions`, which say where in the activation it applies:
     heads, neurons   a list of indices; none given means all
     positions        an int or a list of ints: those positions of every prompt;
-                     a tensor with one index for each prompt, such as `task.positions["IO"]`;
+                     a tensor with one index for each prompt, such as `task.positions["IO"]`,
+                     or with several (batch, chosen);
                      none given means all. Positions count from 0 at the prompt's first token,
                      also in the later steps of `generate`.
 """
@@ -25,7 +26,7 @@ def zero(
     positions: Positions | None = None,
 ) -> Edit:
     """Ablate: as if the output were the zero vector."""
-    return _edit("zero", lambda x, _: torch.zeros_like(x), heads, neurons, positions)
+    return _edit("zero", lambda x, _: torch.zeros_like(x), (), heads, neurons, positions)
 
 
 def mean(
@@ -56,7 +57,8 @@ def mean(
         _same_place(constant, activation, "mean")
         return constant.expand(activation.shape)
 
-    return with_fields(_edit("mean", change, heads, neurons, positions), value=value)
+    edit = _edit("mean", change, (value,), heads, neurons, positions)
+    return with_fields(edit, value=value)
 
 
 def replace(
@@ -77,7 +79,8 @@ def replace(
         axis = window.pos_axis
         size = activation.shape[axis]
         one = single and source.ndim == activation.ndim and source.shape[axis] == 1
-        value = source if one else _cut(source, size, window, axis)
+        value = _of_rows(source, window)
+        value = value if one else _cut(value, size, window, axis)
         expected = list(activation.shape)
         if one:
             expected[axis] = 1
@@ -89,7 +92,8 @@ def replace(
         _same_place(value, activation, "replace")
         return value.expand(activation.shape)
 
-    return with_fields(_edit("replace", change, heads, neurons, positions), value=source)
+    edit = _edit("replace", change, (source,), heads, neurons, positions)
+    return with_fields(edit, value=source)
 
 
 def resample(
@@ -123,13 +127,21 @@ def add(
     neurons: Sequence[int] | None = None,
     positions: Positions | None = None,
 ) -> Edit:
-    """Steer: add `strength` times a vector, broadcast over the leading axes."""
+    """Steer: add `strength` times a vector, broadcast over the leading axes.
 
-    def change(activation: Tensor, _: Window) -> Tensor:
+    A vector with all axes of the activation has a row for each prompt and each position.
+    """
+
+    def change(activation: Tensor, window: Window) -> Tensor:
         _same_place(vector, activation, "add")
-        return activation + strength * vector
+        added, axis = vector, window.pos_axis - (activation.ndim - vector.ndim)
+        if vector.ndim == activation.ndim:
+            added = _of_rows(added, window)
+        if axis >= 0 and added.shape[axis] > 1:
+            added = _cut(added, activation.shape[window.pos_axis], window, axis)
+        return activation + strength * added
 
-    return _edit("add", change, heads, neurons, positions)
+    return _edit("add", change, (vector, strength), heads, neurons, positions)
 
 
 def scale(
@@ -140,7 +152,7 @@ def scale(
     positions: Positions | None = None,
 ) -> Edit:
     """Multiply by `factor`; 0 ablates, 1 changes nothing."""
-    return _edit("scale", lambda x, _: x * factor, heads, neurons, positions)
+    return _edit("scale", lambda x, _: x * factor, (factor,), heads, neurons, positions)
 
 
 def project_out(
@@ -159,12 +171,13 @@ def project_out(
         kept = basis.to(activation)
         return activation - (activation @ kept) @ kept.T
 
-    return _edit("project_out", change, heads, None, positions)
+    return _edit("project_out", change, (basis,), heads, None, positions)
 
 
-def _edit(
+def _edit(  # noqa: PLR0917
     name: str,
     change: Change,
+    parts: tuple[Tensor | float, ...],
     heads: Sequence[int] | None,
     neurons: Sequence[int] | None,
     positions: Positions | None,
@@ -175,7 +188,15 @@ def _edit(
         heads=None if heads is None else tuple(heads),
         neurons=None if neurons is None else tuple(neurons),
         positions=positions,
+        parts=parts,
     )
+
+
+def _of_rows(source: Tensor, window: Window) -> Tensor:
+    """The part of `source` that belongs to the prompts of this window."""
+    if window.rows is None or source.shape[0] == 1:
+        return source
+    return source[window.rows.to(source.device)]
 
 
 def _cut(source: Tensor, size: int, window: Window, axis: int) -> Tensor:

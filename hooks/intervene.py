@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from hooks.places import Edit, Window, rows_of_positions
+from hooks.places import Edit, NotFinite, Window, rows_of_positions
 from hooks.sites import HookedModel, Site, check_writable
 
 AnyEdit = Edit | Callable[[Tensor], Tensor]
@@ -19,10 +20,15 @@ class EditNeverFired(RuntimeError):  # noqa: N818 - the name says what went wron
     """An edit that was asked for did not take place, so the results are those of no edit."""
 
 
+_between: WeakKeyDictionary[HookedModel, list[int]] = WeakKeyDictionary()
+"""The layers whose resid_mid an open block writes."""
+
+
 @dataclass
 class _Passes:
-    """What has happened since the block was opened."""
+    """How the block was opened, and what has happened since."""
 
+    not_finite: NotFinite = "refuse"
     start: int = 0
     count: int = 0
     mask: Tensor | None = None  # 1 where a token of this pass (and its cache) is real
@@ -31,36 +37,54 @@ class _Passes:
 
 @contextmanager
 def intervening(
-    model: HookedModel, edits: Mapping[Site, AnyEdit | Sequence[AnyEdit]]
+    model: HookedModel,
+    edits: Mapping[Site, AnyEdit | Sequence[AnyEdit]],
+    *,
+    not_finite: NotFinite = "refuse",
 ) -> Iterator[None]:
     """While open, every forward pass of `model` sees each site after its edits, in order.
 
     Works around `model.generate` too: positions are absolute, and an edit whose positions are
     not in a step is idle there. When the block closes without an exception, `EditNeverFired`
     is raised for an edit that took place in no forward pass, and for a block that ran none.
-    An edit must return the shape, dtype and device it was given, and finite numbers.
+    An edit must return the shape, dtype and device it was given, and finite numbers (or any,
+    with not_finite="keep").
+    Blocks may be nested, the outer one's edits come first.
     """
     listed = {site: _as_list(edit) for site, edit in edits.items()}
     for site, several in listed.items():
         check_writable(model, site)
         if not several:
             raise ValueError(f"no edit was given for {site}")
-    passes = _Passes()
+        _check_nesting(site, _between.get(model, []))
+    passes = _Passes(not_finite)
     passes.fired = {(site, i): 0 for site, several in listed.items() for i in range(len(several))}
     # resid_mid is written through resid_pre and attn_out, so it comes after their own edits.
     in_order = sorted(listed, key=lambda site: site.stream == "resid_mid")
     hooks = [hook for site in in_order for hook in _hooks(site, listed[site], passes)]
     watch = model.original_model.register_forward_pre_hook(_watcher(passes), with_kwargs=True)
+    around = _between.get(model, [])
+    _between[model] = around + [site.layer for site in listed if site.stream == "resid_mid"]
     try:
         with model.hooks(fwd_hooks=hooks):
             yield
     finally:
         watch.remove()
+        _between[model] = around
     _check_fired(listed, passes)
 
 
 def _as_list(edit: AnyEdit | Sequence[AnyEdit]) -> list[AnyEdit]:
     return list(edit) if isinstance(edit, Sequence) else [edit]
+
+
+def _check_nesting(site: Site, between: list[int]) -> None:
+    """What an outer block writes at resid_mid is worked out from its parts before they change."""
+    if site.stream in ("resid_pre", "attn_out") and site.layer in between:
+        raise ValueError(
+            f"{site} would change resid_mid {site.layer}, which an outer block has written "
+            "already: give both to one intervening(...), or make this block the outer one"
+        )
 
 
 def _watcher(passes: _Passes) -> Callable[..., None]:
@@ -98,14 +122,19 @@ def _hooks_between(site: Site, edits: list[AnyEdit], passes: _Passes) -> list[tu
         resid_pre = before.pop()
         middle = resid_pre + attn_out
         target = _apply(middle, site, edits, passes)
-        # Where nothing changed, attn_out plus zero: the same bits, and the target's gradient.
-        kept = attn_out + (target - middle)
-        return torch.where(target == middle, kept, target - resid_pre)
+        return written_between(resid_pre, attn_out, target)
 
     return [
         (Site("resid_pre", site.layer).hook_name, note),
         (Site("attn_out", site.layer).hook_name, write),
     ]
+
+
+def written_between(resid_pre: Tensor, attn_out: Tensor, target: Tensor) -> Tensor:
+    """The attn_out that makes resid_mid `target`."""
+    middle = resid_pre + attn_out
+    # Where nothing changed, attn_out plus zero: the same bits, and the target's gradient.
+    return torch.where(target == middle, attn_out + (target - middle), target - resid_pre)
 
 
 def _apply(activation: Tensor, site: Site, edits: list[AnyEdit], passes: _Passes) -> Tensor:
@@ -114,18 +143,17 @@ def _apply(activation: Tensor, site: Site, edits: list[AnyEdit], passes: _Passes
         if isinstance(edit, Edit):
             if not edit.reaches(activation, window):
                 continue
-            _check_real(edit, site, passes, batch=activation.shape[0])
+            check_real(edit, site, passes.mask, batch=activation.shape[0])
             changed = edit(activation, window)
         else:
             changed = edit(activation.clone())  # a user's function may write into its argument
-        activation = _checked(changed, activation, site, edit)
+        activation = _checked(changed, activation, site, edit, passes)
         passes.fired[site, index] += 1
     return activation
 
 
-def _check_real(edit: Edit, site: Site, passes: _Passes, *, batch: int) -> None:
+def check_real(edit: Edit, site: Site, mask: Tensor | None, *, batch: int) -> None:
     """An edit of a padding token changes nothing that is measured: say so instead."""
-    mask = passes.mask
     if edit.positions is None or mask is None or mask.shape[0] != batch:
         return
     rows = rows_of_positions(edit.positions, batch).to(mask.device)
@@ -139,7 +167,9 @@ def _check_real(edit: Edit, site: Site, passes: _Passes, *, batch: int) -> None:
         )
 
 
-def _checked(changed: Any, activation: Tensor, site: Site, edit: AnyEdit) -> Tensor:
+def _checked(
+    changed: Any, activation: Tensor, site: Site, edit: AnyEdit, passes: _Passes
+) -> Tensor:
     if not isinstance(changed, Tensor):
         raise TypeError(f"{_name(edit)} at {site} returned {type(changed).__name__}, not a tensor")
     for what in ("shape", "dtype", "device"):
@@ -148,10 +178,20 @@ def _checked(changed: Any, activation: Tensor, site: Site, edit: AnyEdit) -> Ten
             raise ValueError(
                 f"{_name(edit)} at {site} returned {what} {found}, the activation has {expected}"
             )
-    if site.stream != "scores" and not bool(torch.isfinite(changed.sum())):
-        if not bool(torch.isfinite(changed).all()):
-            raise FloatingPointError(f"{_name(edit)} at {site} gave NaN or Inf")
+    if passes.not_finite == "refuse" and not is_finite(changed, site):
+        raise FloatingPointError(
+            f"{_name(edit)} at {site} gave NaN or Inf; "
+            'intervening(..., not_finite="keep") lets it pass'
+        )
     return changed
+
+
+def is_finite(activation: Tensor, site: Site) -> bool:
+    """Whether all numbers are finite; a masked score may be minus infinity."""
+    if bool(torch.isfinite(activation.sum())):
+        return True
+    masked = (activation == -torch.inf) & (site.stream == "scores")
+    return bool((torch.isfinite(activation) | masked).all())
 
 
 def _check_fired(listed: Mapping[Site, list[AnyEdit]], passes: _Passes) -> None:

@@ -1,14 +1,22 @@
 """Where in an activation an edit applies: which heads, neurons and positions, in absolute terms."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import index
+from typing import Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Positions = int | Sequence[int] | Int[Tensor, " batch"]
+Positions = (
+    int | Sequence[int] | Int[Tensor, ""] | Int[Tensor, " batch"] | Int[Tensor, "batch chosen"]
+)
+"""One for all prompts, several for all, or one or several for each prompt."""
+
+NotFinite = Literal["refuse", "keep"]
+"""What is done about NaN and Inf."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,7 @@ class Window:
 
     axes: tuple[str, ...]
     start: int = 0  # the absolute position of the first row; above 0 when a cache holds the rest
+    rows: Int[Tensor, " batch"] | None = None  # which prompts these are; None is all of them
 
     @property
     def pos_axis(self) -> int:
@@ -37,7 +46,11 @@ Change = Callable[[Tensor, Window], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A pure function from an activation to the one that replaces it, and where it applies."""
+    """A pure function from an activation to the one that replaces it, and where it applies.
+
+    What is written at a position depends on what stands at that position alone, so an edit can
+    be made on some prompts and from some position on (`Window`) with the same outcome.
+    """
 
     name: str
     change: Change
@@ -45,6 +58,7 @@ class Edit:
     neurons: tuple[int, ...] | None = None
     positions: Positions | None = None
     value: Tensor | None = None  # what is written, when it has positions of its own
+    parts: tuple[Tensor | float, ...] = ()  # what `change` was made from
 
     def __call__(self, activation: Tensor, window: Window | None = None) -> Tensor:
         """The edited activation; the same tensor when nothing here is to be edited."""
@@ -53,7 +67,21 @@ class Edit:
             return activation
         changed = self.change(activation, window)
         where = self._where(activation, window)
-        return changed if where is None else torch.where(where, changed, activation)
+        # GPT-2's matrices refuse what was broadcast, such as one mean for all prompts.
+        return changed.contiguous() if where is None else torch.where(where, changed, activation)
+
+    def of(self, rows: Int[Tensor, " chosen"]) -> "Edit":
+        """The same edit for some of the prompts, which then are all there are."""
+
+        def change(activation: Tensor, window: Window) -> Tensor:
+            chosen = rows if window.rows is None else rows[window.rows.to(rows.device)]
+            return self.change(activation, replace(window, rows=chosen))
+
+        positions = self.positions
+        if isinstance(positions, Tensor) and positions.ndim:
+            positions = positions[rows.to(positions.device)]
+        parts = (*self.parts, rows)
+        return replace(self, change=change, positions=positions, parts=parts)
 
     def reaches(self, activation: Tensor, window: Window) -> bool:
         """Whether any chosen position lies in this window."""
@@ -80,7 +108,10 @@ class Edit:
         at = torch.arange(size, device=activation.device) + window.start
         chosen = None
         if self.positions is not None:
-            wanted = rows_of_positions(self.positions, batch).to(activation.device)
+            positions = self.positions
+            if isinstance(positions, Tensor) and positions.ndim and window.rows is not None:
+                positions = positions[window.rows.to(positions.device)]
+            wanted = rows_of_positions(positions, batch).to(activation.device)
             chosen = (at[None, :, None] == wanted[:, None, :]).any(dim=-1)
         length = self._length(activation, window)
         if length is not None and window.start + size > length:
@@ -105,22 +136,28 @@ def rows_of_positions(positions: Positions, batch: int) -> Int[Tensor, "batch ch
             f"positions={positions!r}: a role's indices are in the task, "
             f"write positions=task.positions[{positions!r}]"
         )
-    if isinstance(positions, Tensor) and positions.ndim == 1:
-        if positions.shape[0] != batch:
+    if isinstance(positions, Tensor) and positions.ndim:
+        if positions.shape[0] != batch or positions.ndim > 2 or not _whole(positions):
             raise ValueError(
-                f"{positions.shape[0]} positions for {batch} prompts: "
-                "give one index for each prompt, or a list of ints for all of them"
+                f"{positions.shape[0]} positions for {batch} prompts: give one whole number for "
+                f"each prompt, or a list of ints for all of them, not {positions.dtype} of shape "
+                f"{tuple(positions.shape)}"
             )
-        rows = positions[:, None]
+        rows = positions[:, None] if positions.ndim == 1 else positions
     else:
-        listed = [positions] if isinstance(positions, int) else list(positions)
-        rows = torch.tensor(listed, dtype=torch.long)[None].expand(batch, -1)
+        listed = list(positions) if isinstance(positions, Sequence) else [positions]
+        rows = torch.tensor([index(one) for one in listed], dtype=torch.long)[None]
+        rows = rows.expand(batch, -1)
     if rows.numel() == 0 or bool((rows < 0).any()):
         raise ValueError(
             f"positions must be indices from 0, got {rows.tolist()[:3]}; "
             "the last real token of each prompt is prompts.last"
         )
     return rows
+
+
+def _whole(positions: Tensor) -> bool:
+    return positions.dtype != torch.bool and not positions.dtype.is_floating_point
 
 
 def _members(activation: Tensor, window: Window, axis: str, indices: Sequence[int]) -> Tensor:

@@ -42,8 +42,7 @@ class Metric:
     ) -> Float[Tensor, " batch"]:
         """One number per prompt; `prompts` are the task's clean ones unless others are given."""
         prompts = (task.clean if prompts is None else prompts).to(logits.device)
-        if logits.shape[0] != len(prompts):
-            raise ValueError(f"{logits.shape[0]} rows of logits for {len(prompts)} prompts")
+        self._check(logits, prompts)
         if self.rows == "last":
             logits = _last(logits, prompts)
         found = self.function(logits, task, prompts)
@@ -56,6 +55,22 @@ class Metric:
             row = int((~torch.isfinite(found)).nonzero()[0])
             raise FloatingPointError(f"metric {self.name} is NaN or Inf for prompt {row}")
         return found
+
+    def _check(self, logits: Tensor, prompts: Prompts) -> None:
+        """Raise where logits or reference are those of other prompts; they might broadcast."""
+        count, width = prompts.tokens.shape
+        if logits.shape[0] != count:
+            raise ValueError(f"{logits.shape[0]} rows of logits for {count} prompts")
+        if logits.shape[1] != width and (logits.shape[1] != 1 or self.rows == "all"):
+            raise ValueError(
+                f"metric {self.name} needs the logits of all {width} positions"
+                f"{' or of the last ones' if self.rows == 'last' else ''}, got {logits.shape[1]}"
+            )
+        if self.reference is not None and len(self.reference) != count:
+            raise ValueError(
+                f"{self.name} has a reference of {len(self.reference)} prompts for {count}: "
+                "choose the same rows of both, metric[rows] and task[rows]"
+            )
 
     def __getitem__(self, rows: slice | Int[Tensor, " chosen"]) -> "Metric":
         """The metric for some of the prompts."""
@@ -116,6 +131,11 @@ def minus_kl(reference: Float[Tensor, "batch vocab"]) -> Metric:
     `reference` are the last logits of the run to compare with, one row per prompt. Its
     gradient is zero where both agree, so it cannot be attributed at the clean run.
     """
+    if reference.ndim != 2:
+        raise ValueError(
+            f"a reference has the shape (batch, vocab), got {tuple(reference.shape)}: "
+            "take the last position's, last_logits(model, prompts)[:, 0]"
+        )
     logprobs = reference.detach().log_softmax(dim=-1)
 
     def function(logits: Tensor, task: Task, prompts: Prompts) -> Tensor:

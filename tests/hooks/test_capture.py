@@ -153,3 +153,57 @@ def test_not_a_number_is_an_error_that_names_the_place(tiny, prompts):
         assert kept[Site("mlp_out", 1)].isnan().any()
     finally:
         weight.data.copy_(before)
+
+
+def test_logits_that_are_not_a_number_are_an_error_too(tiny, prompts):
+    weight = tiny.ln_final.weight
+    before = weight.detach().clone()
+    try:
+        weight.data[0] = torch.nan
+        for kept in ("last", "all"):
+            position = 6 if kept == "last" else 0
+            with pytest.raises(
+                FloatingPointError, match=f"the logits, prompt 0, position {position}"
+            ):
+                capture(tiny, prompts, [Site("z", 0)], logits=kept)
+            seen = capture(tiny, prompts, [], logits=kept, not_finite="keep")
+            assert seen.logits.isnan().all()
+        (seen,) = capture_batches(tiny, [prompts], [], logits="last", not_finite="keep")
+        assert seen.logits.isnan().all()
+    finally:
+        weight.data.copy_(before)
+
+
+def test_several_positions_may_be_chosen_for_each_prompt(small, prompts):
+    site = Site("resid_post", 1)
+    whole = capture(small, prompts, [site])[site]
+    rows = torch.tensor([[6, 0], [4, 1], [2, 1]])
+    chosen = capture(small, prompts, [site], positions=rows)
+    for prompt, row in enumerate(rows.tolist()):
+        assert chosen[site][prompt].equal(whole[prompt, row])
+    again = capture(small, prompts, [site], positions=chosen.positions)
+    assert again[site].equal(chosen[site])
+    first = capture(small, prompts, [site], positions=torch.tensor(1))
+    assert first[site].equal(whole[:, 1:2])
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        (torch.tensor([1.0, 1.0, 1.0]), r"not torch\.float32 of shape \(3,\)|Type-check"),
+        (torch.tensor([True, False, True]), r"not torch\.bool of shape \(3,\)|Type-check"),
+        (torch.ones(2, 1, dtype=torch.long), "2 positions for 3 prompts"),
+        ([1.5], r"cannot be interpreted as an integer|Type-check"),
+    ],
+)
+def test_positions_that_are_no_whole_numbers_of_these_prompts_are_refused(
+    small, prompts, positions, message
+):
+    with pytest.raises(Exception, match=message):
+        capture(small, prompts, [Site("z", 0)], positions=positions)
+
+
+@pytest.mark.parametrize("choice", [{"logits": "first"}, {"not_finite": "ignore"}])
+def test_a_choice_that_there_is_not_is_refused(small, prompts, choice):
+    with pytest.raises(Exception, match=r"choose one of|Type-check"):
+        capture(small, prompts, [Site("z", 0)], **choice)

@@ -146,6 +146,58 @@ def test_an_edit_that_returns_something_else_is_refused(small, prompts, edit, er
         small(prompts)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_scores_may_be_minus_infinity_and_nothing_else_that_is_no_number(small, prompts, value):
+    site = Site("scores", 0)
+    with pytest.raises(FloatingPointError, match="scale at scores 0 gave NaN or Inf"):
+        with intervening(small, {site: edits.scale(value, heads=[0], positions=[0])}):
+            small(prompts)
+
+    def mask(scores):
+        hidden = torch.arange(scores.shape[-1]) == 0
+        return scores.masked_fill(
+            hidden & (torch.arange(scores.shape[-2]) > 0)[:, None], -torch.inf
+        )
+
+    with intervening(small, {site: mask}):
+        pattern = capture(small, prompts, [Site("pattern", 0)])[Site("pattern", 0)]
+    assert (pattern[:, :, 1:, 0] == 0).all()
+
+
+def test_numbers_that_are_not_finite_pass_where_that_is_asked_for(tiny, prompts):
+    with intervening(tiny, {Site("mlp_out", 1): edits.scale(torch.inf)}, not_finite="keep"):
+        assert not tiny(prompts).isfinite().any()
+
+
+class TestBlocksInBlocks:
+    def test_the_outer_edits_come_first(self, small, prompts):
+        ones = torch.ones(small.cfg.d_model)
+        for stream in ("mlp_out", "resid_mid"):
+            site = Site(stream, 1)
+            plain = capture(small, prompts, [site])[site]
+            with intervening(small, {site: edits.add(ones)}):
+                with intervening(small, {site: edits.scale(2.0)}):
+                    found = capture(small, prompts, [site])[site]
+            assert_close(found, 2 * (plain + 1), rtol=1e-5, atol=1e-5)
+
+    def test_a_stream_between_is_written_on_top_of_what_an_outer_block_wrote(self, small, prompts):
+        target = torch.randn(3, 7, small.cfg.d_model, generator=torch.Generator().manual_seed(0))
+        site, ones = Site("resid_mid", 1), torch.ones(small.cfg.d_model)
+        with intervening(small, {Site("resid_pre", 1): edits.add(ones)}):
+            with intervening(small, {site: edits.replace(target)}):
+                found = capture(small, prompts, [site])[site]
+        assert_close(found, target, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("stream", ["resid_pre", "attn_out"])
+    def test_an_inner_block_cannot_undo_it_unseen(self, small, prompts, stream):
+        outer, inner = {Site("resid_mid", 1): edits.zero()}, {Site(stream, 1): edits.zero()}
+        with pytest.raises(ValueError, match=f"{stream} 1 would change resid_mid 1"):
+            with intervening(small, outer), intervening(small, inner):
+                small(prompts)
+        with intervening(small, inner), intervening(small, outer):
+            small(prompts)
+
+
 def test_what_cannot_be_written_is_refused(tiny, prompts):
     with pytest.raises(ValueError, match="k_rot cannot be written in GPT2"):
         with intervening(tiny, {Site("k_rot", 0): edits.zero()}):

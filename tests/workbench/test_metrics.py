@@ -79,3 +79,22 @@ def test_a_metric_of_the_wrong_shape_is_refused():
         wrong(logits(), task())
     with pytest.raises(ValueError, match="3 rows of logits for 2 prompts"):
         metrics.logit_diff(torch.zeros(3, 1, 4), task())
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), torch.tensor([0, 1, 1])])
+def test_a_reference_of_other_prompts_is_refused_and_not_broadcast(rows):
+    metric = metrics.minus_kl(PROBABILITIES.log()[rows])
+    with pytest.raises(ValueError, match=r"reference of \d prompts for 2: choose the same rows"):
+        metric(logits(), task())
+
+
+def test_a_reference_with_positions_is_refused_with_what_to_take():
+    with pytest.raises(Exception, match=r"\[:, 0\]|Type-check"):
+        metrics.minus_kl(PROBABILITIES.log()[:, None])
+
+
+def test_logits_of_other_positions_are_refused():
+    with pytest.raises(ValueError, match="needs the logits of all 3 positions, got 1"):
+        metrics.mean_logprob(logits()[:, -1:], task())
+    with pytest.raises(ValueError, match="all 3 positions or of the last ones, got 2"):
+        metrics.logit_diff(logits()[:, 1:], task())

@@ -30,6 +30,7 @@ def measure(
             logits = _logits(model, prompts, metric)
     else:
         logits = _logits(model, prompts, metric)
+    logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
     return metric(logits, task, prompts).float().cpu()
 
 

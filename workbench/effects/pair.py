@@ -19,11 +19,10 @@ from hooks import (
     gradients,
     gradients_without_each_layer,
 )
+from workbench.effects.exact import Run
 from workbench.effects.measure import measure
 from workbench.metrics import Metric
 from workbench.tasks import Task
-
-Run = Literal["clean", "corrupt"]
 
 Replacement = Literal["other run", "zero"] | Mapping[Site, Tensor]
 """What nodes are replaced by: what the other run has there, zeros, or tensors of one's own."""

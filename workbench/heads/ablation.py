@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hooks import Edit, HookedModel, Site, capture, edits, sites
-from workbench import statistics
-from workbench.effects import measure
+from workbench import effects, statistics
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task, solved
@@ -113,32 +111,29 @@ def ablate_each(
     metric: Metric,
     ablation: Ablation = "zero",
     batch_size: int = 64,
+    memory: str | int = "2GB",
+    keep: str | Path | None = None,
     seed: int = 0,
 ) -> HeadEffects:
     """Ablate every head of `model` in turn, alone, at all positions of the clean prompts.
 
     "zero" writes zeros in place of the head's z; "mean" writes its mean over the real tokens
     of the task's corrupt prompts, in which what the task asks for is absent. The first tokens
-    are left out of that mean: attention sinks make them unlike all others. `seed` draws the
-    bootstrap and the sign flips.
+    are left out of that mean: attention sinks make them unlike all others. The effects are exact
+    (`effects.exact`, which also says what `memory` and `keep` do); `batch_size` prompts at a time
+    go into the means. `seed` draws the bootstrap and the sign flips.
     """
     if len(task) < 2:
         raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")
     shape = (model.cfg.n_layers, model.cfg.n_heads)
     writes = _edits(model, task, ablation, batch_size)
-    parts = [slice(at, at + batch_size) for at in range(0, len(task), batch_size)]
-    baseline = torch.cat([measure(model, task[part], metric=metric[part]) for part in parts])
-    per_prompt = torch.zeros(*shape, len(task))
-    bar = tqdm(total=shape[0] * shape[1], desc="ablating heads", unit="head", mininterval=0.5)
-    with bar:
-        for layer in range(shape[0]):
-            for head in range(shape[1]):
-                edit = {Site("z", layer): writes(layer, head)}
-                for part in parts:
-                    found = measure(model, task[part], metric=metric[part], edits=edit)
-                    per_prompt[layer, head, part] = found - baseline[part]
-                bar.update()
-    return _result(model, task, per_prompt, baseline, metric=metric, ablation=ablation, seed=seed)
+    every_head = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
+    cells = [{Site("z", layer): writes(layer, head)} for layer, head in every_head]
+    found = effects.exact(model, task, cells, metrics=[metric], memory=memory, keep=keep, seed=seed)
+    per_prompt = found.effect[0].reshape(*shape, len(task))
+    return _result(
+        model, task, per_prompt, found.baseline[0], metric=metric, ablation=ablation, seed=seed
+    )
 
 
 def _edits(

@@ -52,6 +52,19 @@ class Model(TransformerBridge):
             self._check_tokens(input)
         return super().forward(input, *args, **kwargs)
 
+    def to_tokens(self, input: Any, *args: Any, **kwargs: Any) -> Any:
+        """As a bridge does it; but a text that would start with two BOS tokens is refused."""
+        bos = getattr(self.tokenizer, "bos_token", None)
+        asked = (*args, kwargs.get("prepend_bos"))[0]
+        prepends = self.cfg.default_prepend_bos if asked is None else asked
+        for text in [input] if isinstance(input, str) else input:
+            if bos and prepends and text.startswith(bos):
+                raise ValueError(
+                    f"{text[:60]!r} would start with two {bos!r}: leave it out of the text, "
+                    "or say prepend_bos=False"
+                )
+        return super().to_tokens(input, *args, **kwargs)
+
     def enable_compatibility_mode(self, *args: Any, **kwargs: Any) -> None:
         """Refused: it folds and recentres the weights, so digest and logits would be others'."""
         raise ValueError(
@@ -83,6 +96,9 @@ class Model(TransformerBridge):
             )
 
 
+_TAKEN = "expected a Hugging Face language model or a TransformerBridge"
+
+
 def wrap(
     model: nn.Module, tokenizer: Any = None, *, name: str = "in memory", source: str = "in memory"
 ) -> Model:
@@ -94,6 +110,8 @@ def wrap(
     """
     if isinstance(model, Model) and tokenizer is None:
         return model
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"cannot wrap {model!r}: {_TAKEN}; models.load takes names and files")
     bridge = model if isinstance(model, TransformerBridge) else None
     inner = model if bridge is None else bridge.original_model
     weights = digest(inner)  # before wrapping, which renames them
@@ -151,10 +169,7 @@ def _digest_of_tokenizer(tokenizer: Any) -> str:
 def _bridge(model: Any) -> TransformerBridge:
     config = getattr(model, "config", None)
     if config is None:
-        raise TypeError(
-            f"cannot wrap a {type(model).__name__}: expected a Hugging Face language model "
-            "or a TransformerBridge"
-        )
+        raise TypeError(f"cannot wrap a {type(model).__name__}: {_TAKEN}")
     if hasattr(model, "set_attn_implementation"):
         model.set_attn_implementation("eager")
     try:

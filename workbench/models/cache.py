@@ -3,7 +3,8 @@
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -25,12 +26,30 @@ def entry(name: str, prepare: Callable[[Path], None]) -> Path:
     folder = root() / name
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with _alone(folder):
         if not folder.is_dir():
             _sweep(folder)
             _prepare(folder, prepare)
     return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; where the lock cannot be made, the cache cannot be written."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror or error}: the cache {root()} cannot be written; WORKBENCH_CACHE "
+            "names another place",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _prepare(folder: Path, prepare: Callable[[Path], None]) -> None:

@@ -7,10 +7,12 @@ config is a JSON object with the fields of TransformerLens's config (n_layers, d
 import inspect
 import json
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformer_lens import TransformerBridgeConfig
@@ -20,15 +22,30 @@ from transformers import AutoTokenizer
 
 from workbench.models.bridge import Model, wrap
 
-_SUFFIXES = (".safetensors", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".pt", ".pth")
+_DAMAGED = (SafetensorError, EOFError, RuntimeError, LookupError, ValueError, struct.error)
 
 
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` looks like a checkpoint in TransformerLens format."""
     if path.is_file():
-        return path.suffix in _SUFFIXES
-    config = path / "config.json"
-    return config.exists() and "n_layers" in json.loads(config.read_text())
+        return path.suffix in SUFFIXES
+    if not (path / "config.json").exists():
+        return False
+    config = fields(path / "config.json")
+    # MPT's config has n_layers too; what Hugging Face writes always has a model_type.
+    return "n_layers" in config and "model_type" not in config
+
+
+def fields(path: Path) -> dict[str, Any]:
+    """What a config says, which must be one JSON object."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold one JSON object, found {found!r:.40}")
+    return found
 
 
 def load(path: Path, name: str, *, device: str, dtype: torch.dtype) -> Model:
@@ -53,7 +70,7 @@ def load(path: Path, name: str, *, device: str, dtype: torch.dtype) -> Model:
 def _files(path: Path) -> tuple[Path, Path]:
     """The weights' file and the config's."""
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
+        found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
         if len(found) != 1:
             listed = ", ".join(file.name for file in found) or "none"
             raise ValueError(
@@ -68,18 +85,16 @@ def _files(path: Path) -> tuple[Path, Path]:
 
 
 def _config(path: Path) -> TransformerBridgeConfig:
-    fields = json.loads(path.read_text())
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} must hold one JSON object with n_layers, d_model, ...")
-    unknown = [key for key, value in fields.items() if value and key not in _known_fields()]
+    given = fields(path)
+    unknown = [key for key, value in given.items() if value and key not in _known_fields()]
     if unknown:
         raise ValueError(
             f"{path} sets {', '.join(unknown)}, which TransformerLens's native model does not "
             "have: the model would compute something else. Remove what does not matter"
         )
-    fields |= {"architecture": None, "device": "cpu", "dtype": torch.float32}
+    given |= {"architecture": None, "device": "cpu", "dtype": torch.float32}
     try:
-        return TransformerBridgeConfig.from_dict(fields)
+        return TransformerBridgeConfig.from_dict(given)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is no config of a model: {error}") from error
 
@@ -90,10 +105,12 @@ def _known_fields() -> set[str]:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGED as error:
+        raise ValueError(f"{path} is damaged, or no file of weights: {error!r}") from error
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it holds more than tensors, and opening such a file can run "

@@ -1,16 +1,24 @@
 """Models in Hugging Face format: a folder, a GGUF file, or a name on the hub."""
 
-import json
+import pickle
+import struct
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from workbench.models import checkpoint
 from workbench.models.bridge import Model, wrap
 
 RemoteCode = Literal["refuse", "run"]
+
+_PICKLED = (
+    "the weights of {where} are refused: they hold more than tensors, and opening such a file can "
+    "run code. Take weights that were saved as safetensors"
+)
 
 
 def from_folder(
@@ -18,11 +26,13 @@ def from_folder(
 ) -> Model:
     """A folder with config.json, weights and, if there is one, a tokenizer. Asks no hub."""
     source = f"folder {folder.name}"
-    kind = _kind(json.loads((folder / "config.json").read_text()), remote_code, folder)
+    kind = _kind(checkpoint.fields(folder / "config.json"), remote_code, folder)
     trusted: dict[str, Any] = {"local_files_only": True, "trust_remote_code": remote_code == "run"}
     try:
         model = kind.from_pretrained(folder, dtype=dtype, **trusted)
-    except (OSError, ValueError) as error:
+    except pickle.UnpicklingError as error:  # whose own message advises to run the code
+        raise ValueError(_PICKLED.format(where=folder)) from error
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"cannot open the model in {folder}: {error}") from error
     tokenizer = _tokenizer(folder, trusted)
     return wrap(model.to(device), tokenizer, name=name, source=source)
@@ -34,7 +44,7 @@ def from_gguf(path: Path, name: str, *, device: str, dtype: torch.dtype) -> Mode
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, **named)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **named)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
         raise ValueError(f"transformers cannot open {path}: {error}") from error
     source = f"{path.name}, dequantised"
     return wrap(model.to(device), tokenizer, name=name, source=source)
@@ -48,6 +58,8 @@ def from_hub(name: str, *, device: str, dtype: torch.dtype, remote_code: RemoteC
         kind = _kind(config.to_dict(), remote_code, name)
         model = kind.from_pretrained(name, dtype=dtype, **trusted)
         tokenizer = AutoTokenizer.from_pretrained(name, **trusted)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_PICKLED.format(where=name)) from error
     except (OSError, ConnectionError) as error:
         raise ConnectionError(
             f"{name!r} is not on this machine and could not be fetched from the hub "

@@ -18,6 +18,9 @@ def prompts(model: Any, texts: Sequence[str] | str) -> Prompts:
     listed = [texts] if isinstance(texts, str) else list(texts)
     if not listed:
         raise ValueError("no texts were given: expected at least one string")
+    odd = [text for text in listed if not isinstance(text, str)]
+    if odd:
+        raise TypeError(f"expected texts, found {odd[0]!r}: of token ids, make Prompts yourself")
     tokenizer = _tokenizer(model)
     rows = [list(tokenizer(text)["input_ids"]) for text in listed]
     return checked(model, rows, listed)
@@ -35,7 +38,14 @@ def chat(
         raise ValueError(f"{_name(model)} has no chat template: it is not a chat model")
     if not messages:
         raise ValueError("no messages were given")
-    several = [messages] if isinstance(messages[0], dict) else list(messages)
+    one = isinstance(messages, Sequence) and isinstance(messages[0], dict)
+    several: Any = [messages] if one else messages
+    for message in (message for one in several for message in one):
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise ValueError(
+                f"{message!r} is no message: expected a list of "
+                '{"role": "user", "content": "..."}'
+            )
     texts = [
         tokenizer.apply_chat_template(list(one), tokenize=False, add_generation_prompt=True)
         for one in several
@@ -61,8 +71,8 @@ def checked(model: Any, rows: list[list[int]], texts: Sequence[str]) -> Prompts:
             raise ValueError(f"{text!r} has no tokens: a prompt needs at least one")
         if bos is not None and row[:2] == [bos, bos]:
             raise ValueError(
-                f"{text[:60]!r} starts with two {tokenizer.bos_token!r}: the tokenizer puts "
-                "one there itself, so leave it out of the text"
+                f"{text[:60]!r} starts with two {tokenizer.bos_token!r}: leave out of the text "
+                "what the tokenizer puts there itself"
             )
         if len(row) > limit:
             raise ValueError(
@@ -72,9 +82,21 @@ def checked(model: Any, rows: list[list[int]], texts: Sequence[str]) -> Prompts:
     return Prompts.padded(rows, pad=0 if pad is None else pad)
 
 
+def piece(tokenizer: Any, token: int) -> str:
+    """The token as its string, with the space that belongs to it.
+
+    Decoders of the SentencePiece kind strip the first token's space, so it is decoded in second
+    place: after itself.
+    """
+    alone, twice = (
+        tokenizer.decode([token] * times, clean_up_tokenization_spaces=False) for times in (1, 2)
+    )
+    return twice.removeprefix(alone) if twice.endswith(alone) else alone
+
+
 def _strings(model: Any, nested: Any) -> Any:
     if isinstance(nested, int):
-        return _tokenizer(model).decode([nested], clean_up_tokenization_spaces=False)
+        return piece(_tokenizer(model), nested)
     return [_strings(model, inner) for inner in nested]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 PARTIAL = ".partial"
+CELLS = ".cells"  # beneath it
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _SHOWN = 60  # characters of the fields in an id; the digest tells the rest
 
@@ -129,9 +130,16 @@ def publish(scratch: Path, place: Path) -> None:
     _to_disk(place.parent)
 
 
+def cells_of(place: Path) -> Path:
+    """Where the cells of a run's sweeps are kept until it is complete."""
+    return place.parent.parent / PARTIAL / CELLS / place.parent.name / place.name
+
+
 def sweep(root: Path) -> None:
     """Remove what killed processes left half-built; what another process builds now stays."""
     for scratch in sorted((root / PARTIAL).glob("*/*")):
+        if scratch.parent.name == CELLS:  # what an interrupted run will go on with
+            continue
         if scratch.is_symlink() or not scratch.is_dir():
             continue
         lock = FileLock(_lock_of(scratch.with_name(scratch.name.removesuffix(".old"))))

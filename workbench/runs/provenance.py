@@ -93,6 +93,7 @@ def machine(device: str) -> dict[str, Any]:
         "processor": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "mkl_cbwr": os.environ.get("MKL_CBWR", ""),
         "device": device,
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }

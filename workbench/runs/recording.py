@@ -1,6 +1,7 @@
 """Making one run and writing down what happened."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -8,8 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
+from workbench import effects
 from workbench.runs import provenance
-from workbench.runs.folder import building, digest_of, id_of, place_of, publish, root_folder, sweep
+from workbench.runs.folder import (
+    building,
+    cells_of,
+    digest_of,
+    id_of,
+    place_of,
+    publish,
+    root_folder,
+    sweep,
+)
 from workbench.runs.freshness import is_current
 from workbench.runs.observed import observing
 from workbench.runs.opening import Run
@@ -35,6 +46,9 @@ def record(
     the weights of the models are those that made it; otherwise it is made again and replaced.
     `again="never"` opens it whatever has changed, `again="always"` makes it anew. Two processes
     that make the same run wait for each other, at most `waiting` seconds if they are given.
+
+    What the sweeps of a run have done is kept until the run is complete: interrupted or killed, the
+    same run goes on where it stopped, to the same result.
     """
     _check(config)
     home = root_folder(root)
@@ -44,8 +58,13 @@ def record(
         found = is_current(place, run, config, again=again)
         if found is not None:
             return found
-        made = _make(run, config, scratch=scratch, place=place)
+        kept = cells_of(place)
+        if again == "always":
+            shutil.rmtree(kept, ignore_errors=True)
+        with effects.keeping(kept):
+            made = _make(run, config, scratch=scratch, place=place)
         publish(scratch, place)
+        shutil.rmtree(kept, ignore_errors=True)
     sweep(home)
     return made
 

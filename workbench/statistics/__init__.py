@@ -19,6 +19,7 @@ from workbench.statistics.permutation import (
     permutation_test,
 )
 from workbench.statistics.randomness import Randomness, derive
+from workbench.statistics.ranks import auroc, rank_correlation
 from workbench.statistics.tables import table
 
 __all__ = [
@@ -26,11 +27,13 @@ __all__ = [
     "Estimate",
     "PermutationTest",
     "Randomness",
+    "auroc",
     "benjamini_hochberg",
     "bounds",
     "derive",
     "estimate",
     "permutation_test",
     "proportion",
+    "rank_correlation",
     "table",
 ]

@@ -96,8 +96,11 @@ def _row(tokenizer: Any, case: Case) -> _Row:
     for what, words in (("answer", case.answer), ("foil", case.foil)):
         if not words:
             raise UnfitError(f"there is no {what} that is one token after {case.clean[-30:]!r}")
-    answer = [_one(tokenizer, case.clean, word, "answer") for word in case.answer]
-    foil = [_one(tokenizer, case.clean, word, "foil") for word in case.foil]
+    # Each id once, or its probability would be summed twice.
+    answer = list(
+        dict.fromkeys(_one(tokenizer, case.clean, word, "answer") for word in case.answer)
+    )
+    foil = list(dict.fromkeys(_one(tokenizer, case.clean, word, "foil") for word in case.foil))
     if set(answer) & set(foil):
         raise UnfitError(f"answer {case.answer} and foil {case.foil} share a token")
     return _Row(clean, corrupt, answer, foil, _positions(tokenizer, case, len(clean)))

@@ -11,7 +11,8 @@ Record = Mapping[str, Any]
 
 def csv_records(path: str | Path, fields: Sequence[str]) -> list[Record]:
     """The rows of a csv file, of which each must have `fields`."""
-    with Path(path).open(encoding="utf-8", newline="") as stream:
+    # Spreadsheets put a byte order mark before the first column's name.
+    with Path(path).open(encoding="utf-8-sig", newline="") as stream:
         return checked(path, list(csv.DictReader(stream)), fields)
 
 

@@ -51,9 +51,9 @@ def make(
     for row, (text, other, right, wrong, label) in enumerate(rows):
         try:
             roles = {role: _place(text, its[row], role) for role, its in places.items()}
+            cases.append(Case(text, other, _words(right), _words(wrong), roles, label))
         except UnfitError as problem:
             raise ValueError(f"{name}, row {row}: {problem}") from None
-        cases.append(Case(text, other, _words(right), _words(wrong), roles, label))
     return built(model, name, cases, unfit=unfit)
 
 
@@ -115,13 +115,29 @@ def _check_columns(name: str, columns: Mapping[str, Any]) -> None:
                 raise ValueError(f"{name}, row {row}: {what} is {text!r}, expected some text")
 
 
-def _words(given: str | Iterable[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _words(given: Any) -> tuple[str, ...]:
+    """One word or several; what is missing in a table comes as None or as a number."""
+    several = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else given
+    words = tuple(several)
+    odd = [word for word in words if not isinstance(word, str) or not word]
+    if odd:
+        raise UnfitError(f"{odd[0]!r} is no word that could follow")
+    return words
+
+
+def _index(place: Any, role: str) -> int:
+    try:
+        index = int(place)
+    except (TypeError, ValueError):  # what is missing in a table
+        index = None
+    if index is None or index != place:
+        raise UnfitError(f"role {role!r} is at {place!r}, expected a word or a token's index")
+    return index
 
 
 def _place(text: str, place: str | int, role: str) -> Span | int:
     if not isinstance(place, str):
-        return int(place)
+        return _index(place, role)
     found = list(re.finditer(rf"(?<!\w){re.escape(place.strip())}(?!\w)", text))
     if len(found) != 1:
         raise UnfitError(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.models.text import piece
 from workbench.tasks import files
 from workbench.tasks.build import Case, Unfit, built
 from workbench.tasks.files import Record
@@ -60,7 +61,7 @@ def _decoded(model: Any, text: str, column: str, path: str | Path, number: int) 
             f"{path}, row {number}: {column} is {text!r}, expected a token id below {size}: "
             "the file was made for another tokenizer"
         )
-    return model.tokenizer.decode([int(text)], clean_up_tokenization_spaces=False)
+    return piece(model.tokenizer, int(text))
 
 
 def read_feature_circuits(

@@ -49,9 +49,17 @@ class Task:
                     f"{self.name}: every prompt needs at least one {what}; there are "
                     f"{ids.shape[0]} rows for {len(self.clean)} prompts"
                 )
+            ordered = ids.sort(dim=1).values
+            if bool(((ordered.diff(dim=1) == 0) & (ordered[:, 1:] != ABSENT)).any()):
+                raise ValueError(f"{self.name}: a prompt has the same {what} twice; give it once")
+        lengths = self.clean.lengths
         for role, at in self.positions.items():
-            if at.shape != self.clean.lengths.shape or bool((at >= self.clean.lengths).any()):
+            if at.shape != lengths.shape or bool(((at < 0) | (at >= lengths)).any()):
                 raise ValueError(f"{self.name}: role {role!r} is not at one token of each prompt")
+        if self.group.shape != lengths.shape:
+            raise ValueError(
+                f"{self.name}: there are {len(self.group)} groups for {len(self.clean)} prompts"
+            )
 
     def __len__(self) -> int:
         return len(self.clean)

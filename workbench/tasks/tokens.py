@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from workbench.models.text import piece
+
 _BEFORE = "the"
 """Words are judged as they stand in a sentence, after another word and a space."""
 
@@ -24,7 +26,7 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """Each token as its string, for a message."""
-    return [tokenizer.decode([one], clean_up_tokenization_spaces=False) for one in ids]
+    return [piece(tokenizer, one) for one in ids]
 
 
 def continuation(tokenizer: Any, text: str, word: str) -> list[int] | None:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 from transformer_lens import TransformerBridge, TransformerBridgeConfig
 from transformer_lens.model_bridge.sources import native
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MptConfig, MptForCausalLM
 
 from hooks import Prompts, Site, capture
 from workbench import models
@@ -226,6 +226,56 @@ def test_a_folder_that_brings_code_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r'brings its own code.*remote_code="run"'):
         models.load(str(tmp_path))
+
+
+def test_a_folder_whose_weights_are_pickled_is_refused_and_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small_llama().config.save_pretrained(tmp_path)
+    torch.save({"weights": _Trap()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"are refused: they hold more than tensors.*safetensors"):
+        models.load(str(tmp_path))
+    assert not (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"neither weights nor an archive", b"GGUFjunk"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".gguf"])
+def test_a_damaged_file_is_named(tmp_path, suffix, content):
+    path = tmp_path / f"toy{suffix}"
+    path.write_bytes(content)
+    fields = {"n_layers": 1, "d_model": 8, "n_ctx": 4, "d_head": 8, "n_heads": 1, "d_vocab": 5,
+              "attn_only": True}  # fmt: skip
+    (tmp_path / "toy.json").write_text(json.dumps(fields))
+    with pytest.raises(
+        ValueError, match=rf"toy\{suffix} is (damaged|refused)|cannot open .*toy\{suffix}"
+    ):
+        models.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{oops", r"config\.json is not JSON"), ("[1, 2]", r"one JSON object, found \[1, 2\]")],
+)
+def test_a_config_that_is_none_is_named(tmp_path, content, message):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        models.load(str(tmp_path))
+
+
+def test_a_folder_of_hugging_face_may_count_its_n_layers(tmp_path):
+    config = MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=50, max_seq_len=16)
+    with torch.random.fork_rng():
+        MptForCausalLM(config).save_pretrained(tmp_path)
+    assert models.load(str(tmp_path)).cfg.n_layers == 2
+
+
+def test_a_file_that_is_not_there_is_not_sought_on_the_hub(no_network):
+    with pytest.raises(ValueError, match="there is no such file here"):
+        models.load("mine/weights.gguf")
+
+
+def test_a_name_cannot_be_wrapped(unchecked_types):
+    with pytest.raises(TypeError, match=r"cannot wrap 'tiny': .* models\.load takes names"):
+        models.wrap("tiny")
 
 
 @pytest.mark.parametrize(

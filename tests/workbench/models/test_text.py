@@ -1,5 +1,7 @@
 import pytest
-from tokenizers import processors
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import Unigram
+from transformers import PreTrainedTokenizerFast
 
 from hooks import Prompts
 from workbench import models
@@ -51,6 +53,30 @@ def test_what_the_tokenizer_prepends_stays_and_twice_is_refused():
         models.prompts(model, "<s>Mary went")
 
 
+def test_transformer_lens_prepends_no_second_one_either():
+    model = prepending()
+    expected = models.prompts(model, "Mary went").tokens
+    assert model.to_tokens("Mary went").equal(expected)
+    assert model.to_tokens("<s>Mary went", prepend_bos=False).equal(expected)
+    for run in (model.to_tokens, model, lambda text: model.generate(text, verbose=False)):
+        with pytest.raises(ValueError, match=r"would start with two '<s>'.*prepend_bos=False"):
+            run("<s>Mary went")
+
+
+def test_a_word_keeps_the_space_that_sentence_piece_hides():
+    pieces = ["▁Mary", "▁went", "▁to", "▁the", "▁st", "ore", "."]
+    inner = Tokenizer(Unigram([("<unk>", 0.0), *((one, -1.0) for one in pieces)], unk_id=0))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    model = models.wrap(tiny_models._gpt2(len(tokenizer)), tokenizer)
+    [found] = models.words(model, models.prompts(model, "Mary went to the store."))
+    assert found == [" Mary", " went", " to", " the", " st", "ore", "."]
+    assert tokenizer.decode(tokenizer("Mary")["input_ids"]) == "Mary"  # the space is hidden
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -62,6 +88,19 @@ def test_what_the_tokenizer_prepends_stays_and_twice_is_refused():
 def test_what_cannot_be_a_prompt_is_refused(tiny, texts, message):
     with pytest.raises(ValueError, match=message):
         models.prompts(tiny, texts)
+
+
+def test_token_ids_are_no_texts(tiny, unchecked_types):
+    with pytest.raises(TypeError, match=r"expected texts, found 5: .* make Prompts yourself"):
+        models.prompts(tiny, [5, 6])
+
+
+@pytest.mark.parametrize(
+    "messages", ["Say hello.", {"role": "user", "content": "Hi"}, [{"rol": "user"}], ["Hi"]]
+)
+def test_what_is_no_message_is_shown_how_one_looks(default_model, messages, unchecked_types):
+    with pytest.raises(ValueError, match="is no message: expected a list"):
+        models.chat(default_model, messages)
 
 
 def test_a_model_that_is_no_chat_model_says_so(tiny):

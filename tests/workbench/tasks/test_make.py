@@ -1,7 +1,10 @@
 """One's own prompts."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
+import torch
 
 from workbench import models, tasks
 
@@ -47,6 +50,12 @@ def test_several_answers_are_a_set(tiny):
     task = tasks.make(tiny, CLEAN, CORRUPT, answer, FOIL, name="mine")
     assert models.words(tiny, task.answer[0]) == [" Paris", " Rome"]
     assert task.answer[1, 1] == -1
+
+
+def test_an_answer_given_twice_counts_once(tiny):
+    answer = [[" Paris", " Paris"], [" Rome"]]
+    task = tasks.make(tiny, CLEAN, CORRUPT, answer, FOIL, name="mine")
+    assert task.answer.equal(tasks.make(tiny, CLEAN, CORRUPT, ANSWER, FOIL, name="mine").answer)
 
 
 def test_groups_are_named(tiny):
@@ -148,6 +157,35 @@ def test_a_csv_file_may_give_indices_and_words_that_look_like_nothing(tiny, tmp_
 def test_a_missing_column_is_named(tiny):
     with pytest.raises(ValueError, match="column 'foil' is missing; there are clean, corrupt, ans"):
         tasks.from_frame(tiny, frame().drop(columns="foil"), name="mine")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_gap_in_a_table_is_named_by_its_row(tiny, missing, unchecked_types):
+    gaps = frame().assign(foil=[" Madrid", missing])
+    with pytest.raises(ValueError, match=r"mine, row 1: (None|nan) is no word that could follow"):
+        tasks.from_frame(tiny, gaps, name="mine")
+    gaps = frame().assign(verb=[4, missing])
+    with pytest.raises(ValueError, match="mine, row 1: role 'verb' is at nan, expected a word or"):
+        tasks.from_frame(tiny, gaps, name="mine", roles=["verb"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"answer": torch.tensor([[5, 5], [6, -1]])}, "a prompt has the same answer twice"),
+        ({"positions": {"x": torch.tensor([-1, 0])}}, "role 'x' is not at one token of each"),
+    ],
+)
+def test_a_task_made_by_hand_is_checked_too(tiny, changed, message):
+    task = tasks.make(tiny, CLEAN, CORRUPT, ANSWER, FOIL, name="mine")
+    with pytest.raises(ValueError, match=message):
+        replace(task, **changed)
+
+
+def test_every_prompt_has_a_group(tiny, unchecked_types):
+    task = tasks.make(tiny, CLEAN, CORRUPT, ANSWER, FOIL, name="mine")
+    with pytest.raises(ValueError, match="there are 3 groups for 2 prompts"):
+        replace(task, group=torch.zeros(3, dtype=torch.long))
 
 
 def test_part_of_a_task_keeps_what_belongs_to_it(tiny):

@@ -32,6 +32,21 @@ def test_a_label_of_two_digits_becomes_the_greater_and_the_smaller_tens(tiny, tm
     assert "".join(models.words(tiny, task.corrupt)[0]).endswith("1301 to the year 13")
 
 
+def test_the_mark_that_spreadsheets_put_first_belongs_to_no_column(tiny, tmp_path):
+    (tmp_path / "years.csv").write_text(EAP, encoding="utf-8-sig")
+    assert len(tasks.read_eap_ig(tiny, tmp_path / "years.csv")) == 1
+
+
+def test_token_ids_keep_the_space_that_sentence_piece_hides(shared_data, tmp_path):
+    model = models.load(shared_data / "models" / "stories260K")
+    time, the = model.tokenizer.convert_tokens_to_ids(["▁time", "▁the"])
+    (tmp_path / "ids.csv").write_text(
+        f"clean,corrupted,correct_idx,incorrect_idx\nOnce upon a,Once upon the,{time},{the}\n"
+    )
+    task = tasks.read_eap_ig(model, tmp_path / "ids.csv")
+    assert (task.answer.tolist(), task.foil.tolist()) == ([[time]], [[the]])
+
+
 def test_token_ids_become_answers_and_another_column_the_corrupt_prompts(tiny, tmp_path):
     paris, rome = (tiny.tokenizer.convert_tokens_to_ids(one) for one in (" Paris", " Rome"))
     (tmp_path / "ids.csv").write_text(

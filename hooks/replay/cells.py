@@ -1,0 +1,176 @@
+"""What each cell can change: at which prompts, from which position and which layer on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from hooks.intervene import AnyEdit, EditNeverFired, check_real
+from hooks.places import Edit, Window
+from hooks.prompts import Prompts
+from hooks.replay.reading import Reads
+from hooks.replay.recording import Recording
+from hooks.sites import HookedModel, Site, check_writable
+
+Cell = Mapping[Site, AnyEdit | Sequence[AnyEdit]]
+"""One set of edits, as `intervening` takes it."""
+
+_BETWEEN = ("resid_pre", "resid_post", "final")  # changed between blocks, without a hook
+_OWN_ROW = frozenset({
+    "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "q_rot", "z", "scores", "pattern",
+    "neuron_pre", "neuron", "final",
+})  # fmt: skip
+"""Streams that in the last layer reach no other position than their own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The edits of one cell at one site, and when in a walk through the blocks they are due."""
+
+    site: Site
+    edits: tuple[Edit, ...]
+    at: int  # the block they are due before (between blocks) or in
+
+    @property
+    def between(self) -> bool:
+        """Whether it edits the residual stream between two blocks."""
+        return self.site.stream in _BETWEEN
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One cell to be run again: the prompts it changes, and from where on.
+
+    `entry` and `start` are for each of its `rows`: the first block that gives something else
+    than in the recording, and the first position at which it does.
+    """
+
+    cell: int
+    steps: tuple[Step, ...]
+    rows: Int[Tensor, " row"]
+    entry: Int[Tensor, " row"]
+    start: Int[Tensor, " row"]
+
+
+def steps_of(model: HookedModel, cell: Cell) -> tuple[Step, ...] | None:
+    """The cell's edits in the order in which they take place; None where it must run in full."""
+    found = []
+    for site, given in cell.items():
+        check_writable(model, site)
+        edits = tuple(given) if isinstance(given, Sequence) else (given,)
+        if not edits:
+            raise ValueError(f"no edit was given for {site}")
+        if site.stream == "embed" or not all(isinstance(edit, Edit) for edit in edits):
+            return None
+        at = site.layer + (site.stream == "resid_post")
+        at = model.cfg.n_layers if site.stream == "final" else at
+        found.append(Step(site, edits, at))  # pyright: ignore[reportArgumentType]
+    if not found:
+        raise ValueError("a cell without edits: give each at least one {site: edit}")
+    # resid_post of a block comes before resid_pre of the next; resid_mid after attn_out.
+    return tuple(
+        sorted(
+            found, key=lambda s: (s.at, s.site.stream != "resid_post", s.site.stream == "resid_mid")
+        )
+    )
+
+
+def sites_to_record(model: HookedModel, cells: Sequence[tuple[Step, ...] | None]) -> list[Site]:
+    """The sites inside blocks at which some cell edits."""
+    steps = [step for cell in cells if cell is not None for step in cell]
+    return sorted({step.site for step in steps if not step.between})
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """Finds out what cells change in one recorded run."""
+
+    recording: Recording
+    reads: Reads
+    matters: Bool[Tensor, "batch pos"]  # positions that reach something that is read
+    known: dict[tuple[Site, tuple[int, ...]], Bool[Tensor, "batch pos"]]
+
+    @classmethod
+    def of(cls, recording: Recording, reads: Reads) -> "Changes":
+        """For what is read of the recorded prompts. Padding reaches nothing: it is masked."""
+        return cls(recording, reads, recording.prompts.mask.bool(), {})
+
+    def work(self, index: int, steps: tuple[Step, ...]) -> Work | None:
+        """What of a cell has to be run again; None when nothing of it has."""
+        batch, length = self.recording.prompts.tokens.shape
+        device = self.recording.prompts.tokens.device
+        layers = self.recording.model.cfg.n_layers
+        entry = torch.full((batch,), layers + 1, device=device)
+        start = torch.full((batch,), length, device=device)
+        at = torch.arange(length, device=device)
+        for step in steps:
+            changed = self._changed(step)
+            first = torch.where(changed, at, length).min(dim=1).values
+            start = torch.minimum(start, first)
+            entry = torch.where(changed.any(dim=1), entry.clamp(max=step.at), entry)
+        rows = (start < length).nonzero()[:, 0]
+        if len(rows) == 0:
+            return None
+        start = start if self.recording.savings.positions else torch.zeros_like(start)
+        return Work(index, steps, rows, entry[rows], start[rows])
+
+    def _changed(self, step: Step) -> Bool[Tensor, "batch pos"]:
+        """Where the recorded activation would be another one, and somebody could tell."""
+        key = (step.site, tuple(id(edit) for edit in step.edits))
+        if key not in self.known:
+            self.known[key] = self._compare(step)
+        return self.known[key]
+
+    def _compare(self, step: Step) -> Bool[Tensor, "batch pos"]:
+        window = Window(step.site.axes)
+        before = after = self._recorded(step)
+        for edit in step.edits:
+            check_edit(edit, step.site, self.recording.prompts, before)
+            after = edit(after, window)
+            if after.shape != before.shape or after.dtype != before.dtype:
+                raise ValueError(
+                    f"{edit.name} at {step.site} returned {tuple(after.shape)} {after.dtype}, the "
+                    f"activation has {tuple(before.shape)} {before.dtype}"
+                )
+        differs = (after != before).movedim(window.pos_axis, 1).flatten(2).any(dim=2)
+        return differs & self._reaches(step)
+
+    def _recorded(self, step: Step) -> Tensor:
+        return self.recording.resid[step.at] if step.between else self.recording.seen[step.site]
+
+    def _reaches(self, step: Step) -> Bool[Tensor, "batch pos"]:
+        """The positions of a site that can reach what is read."""
+        last = self.recording.model.cfg.n_layers - 1
+        alone = step.site.stream in _OWN_ROW and step.site.layer == last
+        alone = alone or step.site.stream == "final"
+        if not alone or self.reads.rows == "all" or not self.recording.savings.positions:
+            return self.matters
+        at = torch.arange(self.matters.shape[1], device=self.matters.device)
+        return at == self.recording.prompts.last[:, None]
+
+
+def check_edit(edit: Edit, site: Site, prompts: Prompts, activation: Tensor) -> None:
+    """Raise for an edit that would never fire on these prompts, or that edits padding."""
+    if not edit.reaches(activation, Window(site.axes)):
+        raise EditNeverFired(
+            f"{edit.name} at {site} never fires: its positions {edit.positions} are in none of "
+            f"the prompts, which have {prompts.tokens.shape[1]} tokens"
+        )
+    check_real(edit, site, prompts.mask, batch=len(prompts))
+
+
+def by_start(works: Sequence[Work]) -> list[tuple[int, list[Work]]]:
+    """The works split by the position they start at, so that each part is one block of rows."""
+    parts: list[tuple[int, Work]] = []
+    for work in works:
+        for start in work.start.unique().tolist():
+            chosen = work.start == start
+            part = Work(
+                work.cell, work.steps, work.rows[chosen], work.entry[chosen], work.start[chosen]
+            )
+            parts.append((start, part))
+    parts.sort(key=lambda part: part[0])
+    return [(start, [w for _, w in group]) for start, group in groupby(parts, key=lambda p: p[0])]

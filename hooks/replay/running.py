@@ -1,0 +1,124 @@
+"""The cells of a batch, run together: one walk through the blocks for each first position."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hooks.replay import checking
+from hooks.replay.cells import Work, by_start
+from hooks.replay.planning import Plan, rows_at_once
+from hooks.replay.recording import ROUNDING
+from hooks.replay.wave import Wave
+
+Reduce = Callable[[Tensor, Tensor], Tensor]
+"""From the prompts' numbers and their logits, (row, pos, column), to numbers: (row, value)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What was read of each changed cell and prompt; what is absent is as in the recorded run."""
+
+    cells: Int[Tensor, " row"]
+    prompts: Int[Tensor, " row"]
+    values: Float[Tensor, "row value"]
+
+
+@dataclass
+class Trail:
+    """What happened while a plan was carried out."""
+
+    advance: Callable[[int], object] = lambda tokens: None  # told of every token through a block
+    backoffs: list[str] = field(default_factory=list)
+    below_rounding: int = 0  # rows that differ from the recorded run by no more than rounding does
+    checked: dict[tuple[int, int], float] = field(default_factory=dict)  # (cell, prompt)
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest difference of a checked cell from a full forward pass, relative."""
+        return max(self.checked.values(), default=0.0)
+
+
+@torch.no_grad()
+def run(plan: Plan, batch: Sequence[int], reduce: Reduce, *, trail: Trail | None = None) -> Answers:
+    """What `reduce` makes of the logits of the cells `batch`, one of `plan.batches`.
+
+    When memory cannot be had the batch is halved, and the trail says so. Raises
+    `ReplayMismatch` when a checked cell differs from its full forward pass.
+    """
+    trail = trail or Trail()
+    try:
+        parts = list(_run(plan, batch, reduce, trail))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_shortage(error) or len(batch) == 1:
+            raise
+        trail.backoffs.append(f"no memory for {len(batch)} cells at once: halved")
+        half = len(batch) // 2
+        parts = [run(plan, part, reduce, trail=trail) for part in (batch[:half], batch[half:])]
+    return _joined(parts)
+
+
+@torch.no_grad()
+def recorded(plan: Plan, reduce: Reduce) -> Float[Tensor, "batch value"]:
+    """What `reduce` makes of the logits of the recorded run."""
+    rows = torch.arange(len(plan.recording.prompts), device=plan.recording.resid[0].device)
+    if plan.recording.tail is None:
+        return reduce(rows, checking.in_full(plan, None)).cpu()
+    wave = Wave.of(plan, 0, [])
+    step = rows_at_once(plan.recording.model.cfg, plan.recording.resid[0].shape[1], plan.reads)
+    parts = rows.split(step)
+    return torch.cat([reduce(part, wave.logits_of_recording(part)).cpu() for part in parts])
+
+
+def _joined(parts: list[Answers]) -> Answers:
+    if not parts:
+        nothing = torch.zeros(0, dtype=torch.long)
+        return Answers(nothing, nothing, torch.zeros(0, 1))
+    return Answers(
+        torch.cat([part.cells for part in parts]),
+        torch.cat([part.prompts for part in parts]),
+        torch.cat([part.values for part in parts]),
+    )
+
+
+def _is_shortage(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _run(plan: Plan, batch: Sequence[int], reduce: Reduce, trail: Trail) -> Iterator[Answers]:
+    works: list[Work] = [plan.works[cell] for cell in batch if cell in plan.works]
+    pairs = [pair for pair in plan.checked if pair[0] in batch]
+    known = dict(zip(pairs, checking.expected(plan, pairs), strict=True)) if pairs else {}
+    for start, group in by_start(works):
+        wave = Wave.of(plan, start, group)
+        for cells, rows, logits in wave.run(trail.advance):
+            for pair, logits_in_full in known.items():
+                at = ((cells == pair[0]) & (rows == pair[1])).nonzero()[:, 0]
+                if len(at):
+                    difference = checking.compare(plan, pair, logits[at], logits_in_full)
+                    trail.checked[pair] = difference
+            scale = plan.recording.scale[rows]
+            moved = _moved(logits, wave.logits_of_recording(rows), scale)
+            trail.below_rounding += int((~moved).sum())
+            if bool(moved.any()):
+                values = reduce(rows[moved], logits[moved])
+                yield Answers(cells[moved].cpu(), rows[moved].cpu(), values.cpu())
+    everyone = torch.arange(len(plan.recording.prompts), device=plan.recording.resid[0].device)
+    for cell in batch:
+        if cell in plan.in_full:
+            values = reduce(everyone, checking.in_full(plan, cell)).cpu()
+            trail.advance(plan.tokens_of([cell]))
+            yield Answers(torch.full((len(values),), cell), everyone.cpu(), values)
+
+
+def _moved(logits: Tensor, before: Tensor, scale: Tensor) -> Bool[Tensor, " row"]:
+    """Which rows differ from the recorded run by more than rounding does.
+
+    The order in which a sum is made depends on how many rows are multiplied at once, so that a
+    cell without any effect comes back with the last bits changed. Such a cell is the base run.
+    """
+    return (logits - before).abs().flatten(1).max(dim=1).values > ROUNDING[logits.dtype] * scale

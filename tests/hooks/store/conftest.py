@@ -1,0 +1,196 @@
+"""Disks that fail, and writers that can be killed."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from hooks.store import disk
+
+# Forks the writers it is told to start, which is faster than starting Python for each.
+_NURSERY = """
+import json, os, sys, tempfile, traceback
+sys.path.insert(0, sys.argv[1])
+import torch
+from hooks import store
+from hooks.store import disk
+
+torch.set_num_threads(1)
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def die_at(nth, when):
+    left, real = nth, disk.step
+    def step(do, *given, **named):
+        nonlocal left
+        left -= 1
+        if left == 0 and when == "before":
+            os.kill(os.getpid(), 9)
+        found = real(do, *given, **named)
+        if left == 0:
+            os.kill(os.getpid(), 9)
+        return found
+    disk.step = step
+
+{work}
+
+with tempfile.TemporaryDirectory() as warm:  # what is loaded at the first call is loaded here
+    real, say = say, lambda *words: None
+    work(0, warm + "/it", ["k-1"], None)
+    say = real
+
+for line in sys.stdin:
+    told = json.loads(line)
+    children = []
+    for number in range(told["writers"]):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(number, told["path"], told["keys"], told["dies"])
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        children.append(child)
+    say("started", *children)
+    say("ended", *[os.waitpid(child, 0)[1] for child in children])
+"""
+
+# Writer n of several begins with the n-th key. A value is its key's number, many times over.
+_ITEMS = """
+def work(number, path, keys, dies):
+    shelf = store.Shelf.open(path)
+    if dies:
+        die_at(*dies)
+    for key in keys[number:] + keys[:number]:
+        value = torch.full((4096,), int(key.split("-")[-1]))
+        shelf.put({key: {"value": value}})
+        say("put", key)
+"""
+
+_ACTIVATIONS = """
+from hooks import Prompts, sites
+from workbench import models
+
+model = models.load("tiny")
+
+def work(number, path, keys, dies):
+    if dies:
+        die_at(*dies)
+    lengths, numbers = torch.tensor([9, 4]), [int(key.split("-")[-1]) for key in keys]
+    batches = [Prompts(torch.full((2, 9), number + 5), lengths) for number in numbers]
+    say("put", "begun")
+    store.write(model, batches, sites.all(model, "resid_post"), path, key="test", dtype="float16")
+    say("put", "done")
+"""
+
+
+class Nursery:
+    """Starts writers, and tells what they have acknowledged."""
+
+    def __init__(self, work: str) -> None:
+        program = _NURSERY.replace("{work}", work)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, str(Path(__file__).parents[3])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TQDM_DISABLE": "1"},
+        )
+        self.acknowledged: list[str] = []
+        self.statuses: list[int] = []
+
+    def start(self, path: Path, keys: list[str], *, writers: int = 1, dies=None) -> list[int]:
+        """Start the writers; gives their process ids."""
+        told = {"path": str(path), "keys": keys, "writers": writers, "dies": dies}
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(told) + "\n")
+        self.process.stdin.flush()
+        self.acknowledged = []
+        return [int(child) for child in self._until("started")]
+
+    def wait(self) -> list[str]:
+        """The keys that were acknowledged, when all writers have ended, none by an error."""
+        self.statuses = [int(status) for status in self._until("ended")]
+        assert set(self.statuses) <= {0, signal.SIGKILL}
+        return self.acknowledged
+
+    def kill(self, path: Path, keys: list[str], *, after: float) -> list[str]:
+        """The keys that a writer acknowledged before it was killed, a while after the first."""
+        (child,) = self.start(path, keys)
+        self.acknowledged += self._until("put")
+        time.sleep(after)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        return self.wait()
+
+    def _until(self, word: str) -> list[str]:
+        assert self.process.stdout is not None
+        while (line := self.process.stdout.readline().split())[0] != word:
+            self.acknowledged.append(line[1])
+        return line[1:]
+
+
+def _nursery(work: str) -> Iterator[Nursery]:
+    nursery = Nursery(work)
+    yield nursery
+    nursery.process.kill()
+    nursery.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Writers of items to a shelf, one by one."""
+    yield from _nursery(_ITEMS)
+
+
+@pytest.fixture(scope="session")
+def writers() -> Iterator[Nursery]:
+    """Writers of activations of the tiny model: a batch for each key."""
+    yield from _nursery(_ACTIVATIONS)
+
+
+class FailingDisk:
+    """Refuses the n-th thing it is asked; a write is refused half way through."""
+
+    def __init__(self, nth: int, code: int) -> None:
+        self.left = nth
+        self.code = code
+
+    @property
+    def refused(self) -> bool:
+        """Whether it has come to that."""
+        return self.left <= 0
+
+    def step(self, do, *given, **named):
+        self.left -= 1
+        if self.left != 0:
+            return do(*given, **named)
+        if isinstance(getattr(do, "__self__", None), sqlite3.Connection):
+            raise sqlite3.OperationalError("database or disk is full")
+        if getattr(do, "__name__", "") == "write":
+            do(given[0][: len(given[0]) // 2])
+        raise OSError(self.code, os.strerror(self.code))
+
+
+@pytest.fixture
+def failing_disk(monkeypatch) -> Callable[[int, int], AbstractContextManager[FailingDisk]]:
+    """`with failing_disk(n, errno):` the n-th step inside is refused."""
+
+    @contextmanager
+    def failing(nth: int, code: int) -> Iterator[FailingDisk]:
+        disk_that_fails = FailingDisk(nth, code)
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "step", disk_that_fails.step)
+            yield disk_that_fails
+
+    return failing
