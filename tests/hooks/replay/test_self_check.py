@@ -66,7 +66,7 @@ def test_a_replay_that_goes_wrong_is_an_error_that_names_the_cell(
 ):
     model, (owner, name, wrong) = twin(architecture), WRONG[what]
     plan = replay.plan(model, PROMPTS, CELLS[:1], check=1)
-    [(cell, prompt)] = plan.checked
+    [(_, prompt)] = plan.checked
     monkeypatch.setattr(owner, name, wrong(getattr(owner, name)))
     said = rf"cell 0 \(resid_pre 0\), prompt {prompt}: replay and a full forward pass differ by"
     with pytest.raises(ReplayMismatch, match=said):
