@@ -160,7 +160,7 @@ def test_a_last_layers_state_that_nobody_reads_restores_exactly_nothing():
 
 def test_columns_can_be_positions(tiny):
     task = tasks.capitals(tiny, prompts=9, seed=0)
-    task = task[task.group == 0]
+    task = task[(task.group == 0).nonzero()[:, 0]]
     options = {"metric": metrics.logit_diff, "noise": patching.Noise("country", draws=1)}
     roles, positions = (
         patching.causal_tracing(tiny, task, "mlp_out", over=over, **options)
