@@ -156,9 +156,12 @@ def _compare(options: argparse.Namespace) -> None:
 def _models(options: argparse.Namespace) -> None:
     from workbench import models
 
-    width = max(map(len, models.known))
-    for name, load in models.known.items():
-        line = (load.__doc__ or "").partition("\n")[0]
+    lines = {name: (load.__doc__ or "").partition("\n")[0] for name, load in models.known.items()}
+    for name in models.planted.NAMES:
+        full = f"{models.planted.PREFIX}{name}"
+        lines[full] = f"Planted: {models.planted.truth(full).what}."
+    width = max(map(len, lines))
+    for name, line in lines.items():
         print(f"{name:<{width}}   {line}")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hooks.store.damage import listed
@@ -66,13 +66,43 @@ def read(path: Path, keys: Iterable[str]) -> dict[str, dict[str, Tensor]]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ValueError("the file is missing") from None
-    found = digest(content)
-    if found != path.stem:
-        raise ValueError(f"its {len(content)} bytes are not those written (SHA-256 {found[:12]})")
-    items = unpacked(content)
-    if absent := set(keys) - set(items):
-        raise ValueError(f"it is whole, but does not hold {listed(absent)}: the index is wrong")
-    return {key: items[key] for key in keys}
+    _check_digest(path, digest(content), len(content))
+    return _only(keys, unpacked(content))
+
+
+def mapped(path: Path, keys: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """The same without reading: the system brings what is used into memory, and drops it again.
+
+    A tensor can be written to without harm: the file stays what it is.
+    """
+    items: dict[str, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, "pt") as file:
+            for place in file.keys():
+                key, _, name = place.rpartition("/")
+                items.setdefault(key, {})[name] = file.get_tensor(place)
+    except FileNotFoundError:
+        raise ValueError("the file is missing") from None
+    return _only(keys, items)
+
+
+def verify(path: Path) -> None:
+    """Read every byte of the blob at `path`; ValueError unless they are what was written."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            _check_digest(path, found, file.tell())
+    except FileNotFoundError:
+        raise ValueError("the file is missing") from None
+
+
+def state(path: Path) -> tuple[int, ...]:
+    """What changes when the file at `path` is replaced or written to; empty if there is none."""
+    try:
+        told = path.stat()
+    except FileNotFoundError:
+        return ()
+    return (told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
 
 
 def whole(path: Path) -> dict[str, str]:
@@ -83,6 +113,17 @@ def whole(path: Path) -> dict[str, str]:
     except (OSError, SafetensorError):
         return {}
     return dict.fromkeys(held, path.stem)
+
+
+def _check_digest(path: Path, found: str, size: int) -> None:
+    if found != path.stem:
+        raise ValueError(f"its {size} bytes are not those written (SHA-256 {found[:12]})")
+
+
+def _only(keys: Iterable[str], items: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    if absent := set(keys) - set(items):
+        raise ValueError(f"it is whole, but does not hold {listed(absent)}: the index is wrong")
+    return {key: items[key] for key in keys}
 
 
 def _own(tensor: Tensor) -> Tensor:

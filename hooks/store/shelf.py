@@ -10,7 +10,7 @@ same shelf on one machine (SQLite's log does not work over a network file system
 """
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,8 @@ from hooks.store.blobs import Items
 from hooks.store.damage import Damaged, listed
 from hooks.store.index import Index
 
+Read = Callable[[Path, list[str]], dict[str, dict[str, Tensor]]]
+
 
 class Shelf:
     """Keys, each with named tensors, in a folder that survives whatever happens to its writers."""
@@ -31,6 +33,7 @@ class Shelf:
         self._blobs = path / "blobs"
         self._partial = path / "partial"
         self._index = Index(path / "index.sqlite")
+        self._checked: dict[Path, tuple[int, ...]] = {}
 
     @classmethod
     def open(cls, path: Path | str, *, missing: Literal["create", "refuse"] = "create") -> "Shelf":
@@ -95,6 +98,28 @@ class Shelf:
         Raises `KeyError` for keys that are not there, `Damaged` when a blob was changed, cut or
         lost: then nothing is given, and the error names every such blob and key.
         """
+        return self._fetch(keys, blobs.read)
+
+    def mapped(self, keys: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+        """The same, memory-mapped: a tensor takes memory only where, and while, it is used.
+
+        Every byte of a blob is checked before its first use by this object, and again when the
+        file was changed since.
+        """
+        return self._fetch(keys, self._map)
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Read every byte of what was put under these keys; raises what `get` would."""
+        self._fetch(keys, _verified)
+
+    def _map(self, path: Path, keys: list[str]) -> dict[str, dict[str, Tensor]]:
+        state = blobs.state(path)
+        if not state or self._checked.get(path) != state:
+            blobs.verify(path)
+            self._checked[path] = state
+        return blobs.mapped(path, keys)
+
+    def _fetch(self, keys: Iterable[str], read: Read) -> dict[str, dict[str, Tensor]]:
         keys = list(dict.fromkeys(keys))
         places = self._places(keys)
         items: dict[str, dict[str, Tensor]] = {}
@@ -102,13 +127,13 @@ class Shelf:
         for blob in dict.fromkeys(places.values()):
             path = self._place(blob)
             try:
-                items |= blobs.read(path, [key for key in keys if places[key] == blob])
+                items |= read(path, [key for key in keys if places[key] == blob])
             except ValueError as why:
                 wrong[path] = str(why)
         if not wrong:
             return {key: items[key] for key in keys}
         if self._places(keys) != places:  # put anew by another process since we looked
-            return self.get(keys)
+            return self._fetch(keys, read)
         raise damage.of_blobs(wrong, [key for key in keys if self._place(places[key]) in wrong])
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -164,3 +189,8 @@ class Shelf:
 
 def _ours(name: str) -> bool:
     return name in ("blobs", "partial") or name.startswith("index.")
+
+
+def _verified(path: Path, keys: list[str]) -> dict[str, dict[str, Tensor]]:
+    blobs.verify(path)
+    return blobs.mapped(path, keys)

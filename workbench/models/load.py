@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from transformers.utils import logging
 
-from workbench.models import checkpoint, huggingface, smollm2, tiny
+from workbench.models import checkpoint, huggingface, planted, smollm2, tiny
 from workbench.models.bridge import Model
 
 
@@ -36,10 +36,11 @@ def load(
 ) -> Model:
     """A model ready to be studied: in eval mode, gradients off, its weights' digest taken.
 
-    `name` is one of `known`; a folder in Hugging Face format; a `.gguf` file; a checkpoint in
-    TransformerLens format (a folder with config.json and one .safetensors, .pt or .pth file,
-    or that file with a .json of the same name beside it); or a name on the Hugging Face hub,
-    "owner/model". Code that comes with weights is not run unless `remote_code="run"`.
+    `name` is one of `known`; "planted/..." with one of `planted.NAMES`; a folder in Hugging Face
+    format; a `.gguf` file; a checkpoint in TransformerLens format (a folder with config.json and
+    one .safetensors, .pt or .pth file, or that file with a .json of the same name beside it); or
+    a name on the Hugging Face hub, "owner/model". Code that comes with weights is not run unless
+    `remote_code="run"`.
     """
     with torch.random.fork_rng(devices=[]), _without_bars():
         return _load(str(name), device, dtype, remote_code)
@@ -60,6 +61,8 @@ def _without_bars() -> Iterator[None]:
 def _load(name: str, device: str, dtype: torch.dtype, remote_code: RemoteCode) -> Model:
     if name in known:
         return known[name](name, device=device, dtype=dtype)
+    if name.startswith(planted.PREFIX):
+        return planted.load(name, device=device, dtype=dtype)
     if Path(name).expanduser().exists():
         return _from_disk(Path(name).expanduser(), name, device, dtype, remote_code)
     is_file = Path(name).suffix in (".gguf", *checkpoint.SUFFIXES)

@@ -32,6 +32,7 @@ from workbench.patching.places import Over, Place
 from workbench.patching.points import Node
 from workbench.patching.ranking import Ranking
 from workbench.patching.scores import EdgeScores
+from workbench.patching.study import CircuitStudy, study_circuit
 from workbench.patching.sweeping import Running, Where, each, neurons, sweep, sweeps
 from workbench.patching.tracing import Tracing
 
@@ -41,6 +42,7 @@ __all__ = [
     "Agreement",
     "Between",
     "Circuit",
+    "CircuitStudy",
     "Completeness",
     "Direction",
     "EdgeScores",
@@ -77,6 +79,7 @@ __all__ = [
     "path",
     "paths",
     "stability",
+    "study_circuit",
     "sweep",
     "sweeps",
 ]

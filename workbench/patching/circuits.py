@@ -94,19 +94,19 @@ class Circuit(Result):
             self.graph.writers[row] for row in self.mask.any(dim=1).nonzero().flatten().tolist()
         ]
 
-    def without(self, component: str) -> "Circuit":
-        """The circuit without any edge from or to a writer such as "head 5.1".
+    def without(self, *components: str) -> "Circuit":
+        """The circuit without any edge from or to writers such as "head 5.1".
 
-        A key or value that other heads read too (grouped queries) stays.
+        A key or value that other heads read too (grouped queries) goes when all of them do.
         """
-        if component not in self.graph.writers:
-            raise ValueError(f"no writer {component!r}; {', '.join(self.graph.writers[:5])}, ...")
-        row = self.graph.writers.index(component)
-        mask = self.mask.clone()
-        mask[row] = False
-        own = self.graph.feeds[:, row] & (self.graph.feeds.sum(dim=1) == 1)
-        mask[:, own] = False
-        return Circuit(self.graph, mask, self.name)
+        unknown = [name for name in components if name not in self.graph.writers]
+        if unknown:
+            some = ", ".join(self.graph.writers[:5])
+            raise ValueError(f"no writer {unknown[0]!r} in this graph: it has {some}, ...")
+        gone = torch.tensor([name in components for name in self.graph.writers])
+        fed = self.graph.feeds & ~gone[None]
+        own = self.graph.feeds.any(dim=1) & ~fed.any(dim=1)
+        return Circuit(self.graph, self.mask & ~gone[:, None] & ~own[None], self.name)
 
     def pruned(self) -> "Circuit":
         """Only the edges that lie on a path from the embedding to the logits.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from einops import einsum, rearrange, repeat
@@ -70,6 +71,7 @@ class Cutter:
         source: Source | Kind, batch_size: int,
     ) -> "Cutter":  # fmt: skip
         """Checks the model against the graph, and prepares what cut edges carry."""
+        graph.check(model)
         instead = carried(model, graph, task, source, batch_size=batch_size)
         projections = Projections.checked(model, task.clean)
         return cls(model, task, graph, metric, projections, instead, batch_size)
@@ -112,6 +114,14 @@ class Cutter:
         return torch.stack([metric(one, part).float().cpu() for one in exact])
 
 
+class _Inputs(NamedTuple):
+    """What some readers of a layer's attention take in: of their columns, a stream each."""
+
+    layer: int
+    columns: list[int]
+    streams: Tensor
+
+
 @dataclass(eq=False)
 class _Cut:
     """One pass of several circuits, laid end to end along the batch axis.
@@ -129,6 +139,7 @@ class _Cut:
     cut: Bool[Tensor, "circuit writer reader"]
     more: Tensor = field(default_factory=lambda: torch.zeros(0))  # (circuit writer batch pos d)
     stream: Tensor = field(default_factory=lambda: torch.zeros(0))  # (circuit batch pos d)
+    inputs: _Inputs = field(default_factory=lambda: _Inputs(-1, [], torch.zeros(0)))
 
     def logits(self, prompts: Prompts, metric: Metric) -> Float[Tensor, "circuit batch pos vocab"]:
         """The logits of each circuit, of the rows that the metric reads."""
@@ -173,22 +184,32 @@ class _Cut:
 
     def _read(self, layer: int, part: Part) -> Edit:
         graph, columns = self.graph, self.graph.part(layer, part)
-        writers = graph.attention_writers(layer).start
 
         def read(own: Tensor) -> Tensor:
             if graph.mlp == "beside":  # what the model made is of the stream for the MLP
                 own = self.projections.read(layer, part, self._together(self.stream))
-            cut = self.cut[:, :writers, columns]
-            chosen = cut.any(dim=1).any(dim=0).nonzero().flatten().tolist()
-            if not chosen:
+            if self.inputs.layer != layer:
+                self.inputs = self._inputs(layer)
+            ours = [n for n, one in enumerate(self.inputs.columns) if one in _range(columns)]
+            if not ours:
                 return own
-            streams = self._less(cut[..., chosen], writers)
-            heads = chosen if graph.detail == "heads" else list(range(heads_of(graph, part)))
+            streams = self.inputs.streams[ours[0] : ours[-1] + 1]
+            heads = [self.inputs.columns[n] - columns.start for n in ours]
+            if graph.detail == "layers":
+                heads = list(range(heads_of(graph, part)))
             streams = streams.expand(len(heads), *streams.shape[1:])
             own[:, :, heads] = self.projections.read_each(layer, part, streams, heads)
             return own
 
         return read
+
+    def _inputs(self, layer: int) -> "_Inputs":
+        """What those readers of a layer's attention take in that have a cut edge."""
+        columns, writers = self.graph.attention_readers(layer), self.graph.attention_writers(layer)
+        cut = self.cut[:, : writers.start, columns]
+        chosen = cut.any(dim=1).any(dim=0).nonzero().flatten().tolist()
+        streams = self._less(cut[..., chosen], writers.start) if chosen else torch.zeros(0)
+        return _Inputs(layer, [columns.start + one for one in chosen], streams)
 
     def _note_heads(self, layer: int) -> Edit:
         def note(z: Tensor) -> Tensor:
@@ -259,3 +280,7 @@ def _common_graph(circuits: Sequence[Circuit]) -> Graph:
     if len(graphs) != 1:
         raise ValueError(f"circuits of one graph are run together, got {len(graphs)} graphs")
     return graphs.pop()
+
+
+def _range(columns: slice) -> range:
+    return range(columns.start, columns.stop)

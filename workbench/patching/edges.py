@@ -78,6 +78,7 @@ def attribute_edges(
     if along not in get_args(Along):
         raise ValueError(f"no path along {along!r}; there are {', '.join(get_args(Along))}")
     graph = Graph.of(model) if graph is None else graph
+    graph.check(model)
     points = [(0.0, 1.0)] if along == "nothing" else quadrature.points
     paths = parts(graph) if along == "activations" else [EMBEDDING]
     walker = _Walker(model, graph, Projections.checked(model, task.clean), paths, points)

@@ -20,11 +20,14 @@ RUN: Mapping[Direction, Run] = {"denoise": "corrupt", "noise": "clean"}
 
 def tested(per_prompt: Float[Tensor, "*maps batch"], *, seed: int, cells: int) -> dict[str, Tensor]:
     """Means, bounds and p-values; p is corrected over the last `cells` axes before the batch."""
-    effect, low, high = statistics.bounds(per_prompt, seed=seed)
     shape = per_prompt.shape
     maps = per_prompt.reshape(-1, *shape[-1 - cells :])
-    p = torch.stack([statistics.permutation_test(one, seed=seed).corrected for one in maps])
-    found = {"effect": effect, "low": low, "high": high, "p": p.reshape(shape[:-1])}
+    # Map by map, so that a metric gives the same numbers whichever others are swept with it.
+    bounds = [statistics.bounds(one, seed=seed) for one in maps]
+    p = [statistics.permutation_test(one, seed=seed).corrected for one in maps]
+    effect, low, high = (torch.stack(one) for one in zip(*bounds, strict=True))
+    found = {"effect": effect, "low": low, "high": high, "p": torch.stack(p)}
+    found = {name: one.reshape(shape[:-1]) for name, one in found.items()}
     return {name: one.float() for name, one in found.items()} | {"per_prompt": per_prompt}
 
 

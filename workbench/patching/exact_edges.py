@@ -48,6 +48,7 @@ def exact_edges(
     """
     check_run(run, source)
     graph = Graph.of(model) if graph is None else graph
+    graph.check(model)
     check_small(graph, most)
     prompts = task.clean if run == "clean" else task.corrupt
     instead = carried(model, graph, task, source, run=run)(slice(0, len(task)))

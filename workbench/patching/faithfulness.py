@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,24 +9,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import HookedModel
-from workbench import statistics
-from workbench.effects import Source, measure
+from workbench.effects import Source
 from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
-from workbench.patching.cutting import measure_circuits
-from workbench.patching.maps import LEAST_GAP
 from workbench.patching.provenance import labels
 from workbench.patching.scores import By, EdgeScores, How
+from workbench.patching.shares import Shares, trapezoid
 from workbench.results import Result
 from workbench.statistics import Estimate
 from workbench.tasks import Task
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The shares of all edges at which MIB (Mueller et al. 2025) measures circuits."""
-
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-_ROUGH = 0.1  # for half precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +132,7 @@ def faithfulness(
 ) -> Faithfulness:
     """How much of the metric each circuit keeps on the clean prompts, its other edges cut."""
     circuits = [circuits] if isinstance(circuits, Circuit) else list(circuits)
-    found = _Measured.of(model, task, circuits, metric=metric, source=source, batch_size=batch_size)
+    found = Shares.of(model, task, circuits, metric=metric, source=source, batch_size=batch_size)
     value, low, high = found.kept(seed)
     return Faithfulness(
         faithfulness=value[2:],
@@ -179,7 +173,7 @@ def faithfulness_curve(
         raise ValueError(f"fractions of all edges lie between 0 and 1, got {fractions}")
     sizes = [int(fraction * graph.size) for fraction in fractions]
     circuits = [scores.circuit(size, by=by, how=how) for size in sizes[:-1]]
-    found = _Measured.of(model, task, circuits, metric=metric, source=source, batch_size=batch_size)
+    found = Shares.of(model, task, circuits, metric=metric, source=source, batch_size=batch_size)
     order = [0, *range(2, len(found.values)), 1]
     value, low, high = (one[order] for one in found.kept(0))
     return FaithfulnessCurve(
@@ -189,8 +183,8 @@ def faithfulness_curve(
         low=low,
         high=high,
         per_prompt=found.values[order],
-        cpr=found.weighted(order[1:], _trapezoid(fractions)),
-        cmd=float((_trapezoid(fractions) * (1 - value[1:]).abs()).sum()),
+        cpr=found.weighted(order[1:], trapezoid(fractions)),
+        cmd=float((trapezoid(fractions) * (1 - value[1:]).abs()).sum()),
         method=scores.method,
         by=by,
         how=how,
@@ -201,89 +195,7 @@ def faithfulness_curve(
     )
 
 
-def _trapezoid(fractions: Sequence[float]) -> Float[Tensor, " circuit"]:
-    """How much each height counts in the area between the first and the last fraction."""
-    weights = torch.zeros(len(fractions))
-    for place, (before, after) in enumerate(pairwise(fractions)):
-        weights[place : place + 2] += (after - before) / 2
-    return weights
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """The metric without edges, with all of them, and under each circuit."""
-
-    values: Float[Tensor, "circuit batch"]
-
-    @classmethod
-    def of(
-        cls, model: HookedModel, task: Task, circuits: list[Circuit], *, metric: Metric,
-        source: Source | Kind, batch_size: int,
-    ) -> "_Measured":  # fmt: skip
-        graph = circuits[0].graph
-        values = measure_circuits(
-            model, task, [Circuit.empty(graph), Circuit.full(graph), *circuits],
-            metric=metric, source=source, batch_size=batch_size,
-        )  # fmt: skip
-        parts = [slice(at, at + batch_size) for at in range(0, len(task), batch_size)]
-        plain = torch.cat([measure(model, task[part], metric=metric[part]) for part in parts])
-        error = float((values[1] - plain).abs().max())
-        allowed = _TOLERANCE.get(next(model.original_model.parameters()).dtype, _ROUGH)
-        if error > allowed * max(1.0, float(plain.abs().max())):
-            raise RuntimeError(
-                f"with all edges the model gives another {metric.name} than without any edit (off "
-                f"by {error:.2g}): its edges are not what this graph takes them for; check_model "
-                "says what this architecture does"
-            )
-        gap = float((values[1] - values[0]).mean())
-        if abs(gap) < LEAST_GAP:
-            raise ValueError(
-                f"{metric.name} is {gap:+.2g} {metric.unit} higher with all edges than with none "
-                f"(which carry: {Source.of(source)}), on average over {len(task)} prompts: there "
-                "is nothing to be faithful to; take prompts, or a source, that the metric tells "
-                "apart"
-            )
-        return cls(values)
-
-    def kept(self, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The share of the gap that each keeps, with bounds over prompts."""
-        value, linear = self._linear()
-        if self.values.shape[1] < 2:
-            unknown = torch.full_like(value, torch.nan)
-            return value, unknown, unknown
-        found = statistics.bounds(linear, seed=seed)
-        return value, found.low.float(), found.high.float()
-
-    def weighted(self, rows: list[int], weights: Float[Tensor, " circuit"]) -> Estimate:
-        """A weighted sum of shares, with bounds."""
-        value, linear = self._linear()
-        each = (weights.double()[:, None] * linear[rows]).sum(dim=0)
-        if len(each) < 2:
-            return Estimate(float((weights * value[rows]).sum()), torch.nan, torch.nan, 1)
-        return statistics.estimate(each)
-
-    @property
-    def gap_is_uncertain(self) -> bool:
-        """Whether chance alone could give the gap that shares are taken of."""
-        gap = (self.values[1] - self.values[0]).double()
-        if len(gap) < 2:
-            return False
-        found = statistics.estimate(gap)
-        return found.low <= 0 <= found.high
-
-    def _linear(self) -> tuple[Float[Tensor, " circuit"], Float[Tensor, "circuit batch"]]:
-        """Each share f, and numbers per prompt whose mean is f and that vary as f does.
-
-        f is a ratio of means, so to first order prompt i moves it by (a_i - f g_i) / mean g.
-        """
-        above = (self.values - self.values[0]).double()
-        gap = above[1]
-        value = above.mean(dim=1) / gap.mean()
-        linear = value[:, None] + (above - value[:, None] * gap) / gap.mean()
-        return value.float(), linear
-
-
-def _labels(model: HookedModel, task: Task, found: _Measured) -> dict[str, str]:
+def _labels(model: HookedModel, task: Task, found: Shares) -> dict[str, str]:
     known = labels(model, task)
     if found.gap_is_uncertain:
         known["caveat"] = (

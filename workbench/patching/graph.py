@@ -61,6 +61,15 @@ class Graph:
         shared = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
         return cls(cfg.n_layers, cfg.n_heads, shared, mlp, detail)
 
+    def check(self, model: HookedModel) -> None:
+        """Raise unless this is the graph of `model`."""
+        right = Graph.of(model, detail=self.detail)
+        if right != self:
+            raise ValueError(
+                f"the graph of {getattr(model.cfg, 'architecture', 'this model')} is {right}, not "
+                f"{self}: make circuits and scores for the model that they are used with"
+            )
+
     @cached_property
     def writers(self) -> tuple[str, ...]:
         """Names of the writers, in the order in which they write."""

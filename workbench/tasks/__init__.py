@@ -12,6 +12,7 @@ from workbench.tasks.ioi import ioi
 from workbench.tasks.knowledge import capitals, gender, hypernymy
 from workbench.tasks.make import from_frame, make, read_csv
 from workbench.tasks.pairs import SentencePairs, pairs
+from workbench.tasks.planted import brackets, gate, planted
 from workbench.tasks.readers import read_counterfact, read_eap_ig, read_feature_circuits
 from workbench.tasks.solved import Solved, solved
 from workbench.tasks.task import Task
@@ -21,8 +22,10 @@ __all__ = [
     "Solved",
     "Task",
     "agreement",
+    "brackets",
     "capitals",
     "from_frame",
+    "gate",
     "gender",
     "greater_than",
     "hypernymy",
@@ -30,6 +33,7 @@ __all__ = [
     "ioi",
     "make",
     "pairs",
+    "planted",
     "read_counterfact",
     "read_csv",
     "read_eap_ig",

@@ -16,12 +16,12 @@ import pytest
 from hooks.store import disk
 
 # Forks the writers it is told to start, which is faster than starting Python for each.
-# Writer n of several begins with the n-th key. A value is its key's number, many times over.
 _NURSERY = """
 import json, os, sys, tempfile, traceback
 sys.path.insert(0, sys.argv[1])
 import torch
-from hooks.store import Shelf, disk
+from hooks import store
+from hooks.store import disk
 
 torch.set_num_threads(1)
 
@@ -41,17 +41,12 @@ def die_at(nth, when):
         return found
     disk.step = step
 
-def work(number, path, keys, dies):
-    shelf = Shelf.open(path)
-    if dies:
-        die_at(*dies)
-    for key in keys[number:] + keys[:number]:
-        value = torch.full((4096,), int(key.split("-")[-1]))
-        shelf.put({key: {"value": value}})
-        say("put", key)
+{work}
 
 with tempfile.TemporaryDirectory() as warm:  # what is loaded at the first call is loaded here
-    Shelf.open(warm + "/it").put({"k": {"value": torch.full((4096,), 1)}})
+    real, say = say, lambda *words: None
+    work(0, warm + "/it", ["k-1"], None)
+    say = real
 
 for line in sys.stdin:
     told = json.loads(line)
@@ -70,16 +65,46 @@ for line in sys.stdin:
     say("ended", *[os.waitpid(child, 0)[1] for child in children])
 """
 
+# Writer n of several begins with the n-th key. A value is its key's number, many times over.
+_ITEMS = """
+def work(number, path, keys, dies):
+    shelf = store.Shelf.open(path)
+    if dies:
+        die_at(*dies)
+    for key in keys[number:] + keys[:number]:
+        value = torch.full((4096,), int(key.split("-")[-1]))
+        shelf.put({key: {"value": value}})
+        say("put", key)
+"""
+
+_ACTIVATIONS = """
+from hooks import Prompts, sites
+from workbench import models
+
+model = models.load("tiny")
+
+def work(number, path, keys, dies):
+    if dies:
+        die_at(*dies)
+    lengths, numbers = torch.tensor([9, 4]), [int(key.split("-")[-1]) for key in keys]
+    batches = [Prompts(torch.full((2, 9), number + 5), lengths) for number in numbers]
+    say("put", "begun")
+    store.write(model, batches, sites.all(model, "resid_post"), path, key="test", dtype="float16")
+    say("put", "done")
+"""
+
 
 class Nursery:
-    """Starts writers that put keys one by one, and tells which keys they have acknowledged."""
+    """Starts writers, and tells what they have acknowledged."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: str) -> None:
+        program = _NURSERY.replace("{work}", work)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _NURSERY, str(Path(__file__).parents[3])],
+            [sys.executable, "-c", program, str(Path(__file__).parents[3])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "TQDM_DISABLE": "1"},
         )
         self.acknowledged: list[str] = []
         self.statuses: list[int] = []
@@ -115,12 +140,23 @@ class Nursery:
         return line[1:]
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
+def _nursery(work: str) -> Iterator[Nursery]:
+    nursery = Nursery(work)
     yield nursery
     nursery.process.kill()
     nursery.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Writers of items to a shelf, one by one."""
+    yield from _nursery(_ITEMS)
+
+
+@pytest.fixture(scope="session")
+def writers() -> Iterator[Nursery]:
+    """Writers of activations of the tiny model: a batch for each key."""
+    yield from _nursery(_ACTIVATIONS)
 
 
 class FailingDisk:

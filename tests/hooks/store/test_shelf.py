@@ -48,7 +48,7 @@ items = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(batches=st.lists(items, max_size=4))
 def test_what_was_put_first_under_a_key_is_what_is_given(tmp_path_factory, batches):
     shelf = Shelf.open(tmp_path_factory.mktemp("shelf") / "it")
@@ -193,3 +193,27 @@ def test_a_shelf_is_opened_where_there_is_one_or_nothing(tmp_path):
     assert not (tmp_path / "typo").exists()
     Shelf.open(tmp_path / "new")
     assert Shelf.open(tmp_path / "new", missing="refuse").keys() == []
+
+
+def test_what_is_mapped_is_what_was_put_and_writing_to_it_changes_no_file(tmp_path):
+    shelf = Shelf.open(tmp_path / "it")
+    shelf.put(
+        {"k": {"x": torch.arange(1000.0), "none": torch.ones(0, 3)}, "l": {"x": torch.ones(2)}}
+    )
+    before = blobs(shelf)[0].read_bytes()
+    found = shelf.mapped(["l", "k"])
+    assert list(found) == ["l", "k"]
+    assert_close(found["k"]["x"], torch.arange(1000.0), rtol=0, atol=0)
+    assert found["k"]["none"].shape == (0, 3)
+    found["k"]["x"].zero_()
+    assert blobs(shelf)[0].read_bytes() == before
+    assert_close(shelf.mapped(["k"])["k"]["x"], torch.arange(1000.0), rtol=0, atol=0)
+
+
+def test_a_mapped_tensor_outlives_the_removal_of_its_blob(tmp_path):
+    shelf = Shelf.open(tmp_path / "it")
+    shelf.put({"k": {"x": torch.arange(1000.0)}})
+    found = shelf.mapped(["k"])["k"]["x"]
+    shelf.forget(["k"])
+    shelf.clean()
+    assert_close(found, torch.arange(1000.0), rtol=0, atol=0)
