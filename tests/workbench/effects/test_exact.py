@@ -222,7 +222,7 @@ def test_pairs_of_unequal_length_are_refused_by_name(task):
 
 def test_a_reference_of_other_prompts_is_refused(model, task, unharmed):
     reference = last_logits(model, task.clean)[:2, 0]
-    with unharmed(model), pytest.raises(Exception, match="reference of 2 prompts|index 2 is out"):
+    with unharmed(model), pytest.raises(Exception, match=r"reference of 2 prompts|index 2 is out"):
         effects.exact(
             model, task, [{Site("z", 0): edits.zero()}], metrics=[metrics.minus_kl(reference)]
         )
