@@ -11,8 +11,10 @@ leaves that nobody disturbed. Also how long reading takes.
 """
 
 import json
-import multiprocessing
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -70,18 +72,19 @@ def _write(model: models.Model, config: Config, path: Path) -> store.Store:
 
 def resumes_identically(config: Config, folder: Path) -> bool:
     """Whether a writer that was killed leaves, once another has gone on, the same bytes."""
-    process = multiprocessing.get_context("spawn").Process(
-        target=write, args=(config, folder / "killed")
+    killed = folder / "killed"
+    program = (
+        "from pathlib import Path; from experiments.benchmarks.store import Config, write; "
+        f"write({config!r}, Path({str(killed)!r}))"
     )
-    process.start()
-    while len(list((folder / "killed" / "blobs").glob("*"))) < 3 and process.is_alive():
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    while len(list((killed / "blobs").glob("*"))) < 3 and process.poll() is None:
         time.sleep(0.02)
     process.kill()
-    process.join()
-    assert process.exitcode == -9, "the writer ended before it was killed"
-    write(config, folder / "killed")
+    assert process.wait() == -signal.SIGKILL, "the writer ended before it was killed"
+    write(config, killed)
     write(config, folder / "whole")
-    return _bytes(folder / "killed") == _bytes(folder / "whole")
+    return _bytes(killed) == _bytes(folder / "whole")
 
 
 def _bytes(path: Path) -> dict[str, bytes]:

@@ -40,9 +40,17 @@ def check(items: Items) -> None:
 
 def packed(items: Items) -> bytes:
     """The items as one safetensors file; equal items are equal bytes."""
-    flat = {
-        f"{key}/{name}": _own(tensor) for key, of in items.items() for name, tensor in of.items()
-    }
+    flat: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for key, tensors in items.items():
+        for name, tensor in tensors.items():
+            plain = tensor.detach().cpu().contiguous()
+            storage = plain.untyped_storage()
+            # safetensors takes no two tensors that share memory.
+            if storage.data_ptr() in memory or storage.nbytes() != plain.nbytes:
+                plain = plain.clone()
+            memory.add(storage.data_ptr())
+            flat[f"{key}/{name}"] = plain
     return safetensors.torch.save(dict(sorted(flat.items())))
 
 
@@ -124,11 +132,6 @@ def _only(keys: Iterable[str], items: dict[str, dict[str, Tensor]]) -> dict[str,
     if absent := set(keys) - set(items):
         raise ValueError(f"it is whole, but does not hold {listed(absent)}: the index is wrong")
     return {key: items[key] for key in keys}
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """A copy on the CPU that shares memory with nothing, as safetensors requires."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _plain(name: str) -> bool:

@@ -19,7 +19,7 @@ from hooks.store.packing import flat
 from hooks.store.shelf import Shelf
 from hooks.store.survey import Batches, Kept, survey
 
-_TRIAL = 256  # tokens that are run to see how long it takes and how wide the activations are
+_TRIAL = 128  # tokens that are run to see how long it takes and how wide the activations are
 _ROWS_OF_INDEX = 512  # bytes that a batch takes beside its activations
 
 
