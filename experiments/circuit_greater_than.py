@@ -30,7 +30,7 @@ class Config:
     seed: int = 0
 
 
-REHEARSAL = Config(model="tiny", prompts=4, draws=2)
+REHEARSAL = Config(model="tiny-gqa", prompts=4, draws=2)
 """The same study in a second on a CPU, with no download: what the tests run."""
 
 

@@ -126,12 +126,19 @@ class _Tape:
     def gradients(self, *, without: int | None = None) -> Gradients:
         """One pass back; `without` holds that layer's outputs fixed."""
         self.shut = without
-        found = torch.autograd.grad(
-            self.total,
-            list(self.nodes.values()),
-            retain_graph=bool(self.gated),
-            materialize_grads=True,  # what an edit above cuts off has no influence: zero
-        )
+        # On the way back some sums are made in an order that depends on the number of threads;
+        # with one of them the same config gives the same bits on any.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            found = torch.autograd.grad(
+                self.total,
+                list(self.nodes.values()),
+                retain_graph=bool(self.gated),
+                materialize_grads=True,  # what an edit above cuts off has no influence: zero
+            )
+        finally:
+            torch.set_num_threads(threads)
         at = dict(zip(self.nodes, found, strict=True))
         for site, gradient in at.items():
             if not bool(torch.isfinite(gradient.sum())):

@@ -67,18 +67,21 @@ class Edit:
             return activation
         changed = self.change(activation, window)
         where = self._where(activation, window)
-        return changed if where is None else torch.where(where, changed, activation)
+        # GPT-2's matrices refuse what was broadcast, such as one mean for all prompts.
+        return changed.contiguous() if where is None else torch.where(where, changed, activation)
 
     def of(self, rows: Int[Tensor, " chosen"]) -> "Edit":
         """The same edit for some of the prompts, which then are all there are."""
 
         def change(activation: Tensor, window: Window) -> Tensor:
-            return self.change(activation, replace(window, rows=rows))
+            chosen = rows if window.rows is None else rows[window.rows.to(rows.device)]
+            return self.change(activation, replace(window, rows=chosen))
 
         positions = self.positions
         if isinstance(positions, Tensor) and positions.ndim:
             positions = positions[rows.to(positions.device)]
-        return replace(self, change=change, positions=positions)
+        parts = (*self.parts, rows)
+        return replace(self, change=change, positions=positions, parts=parts)
 
     def reaches(self, activation: Tensor, window: Window) -> bool:
         """Whether any chosen position lies in this window."""

@@ -46,6 +46,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, and print one JSON object as the last line."""
+    figures = measured(config)
+    print(json.dumps(figures | {"peak_gb": stopwatch.peak_gb()}))
+
+
+def measured(config: Config) -> dict[str, Any]:
+    """The figures of one measurement, said in words as they come."""
     generator = torch.Generator().manual_seed(config.seed)
     model, task = _model(config), _task(config, generator)
     graph = Graph.of(model)
@@ -77,7 +83,7 @@ def main(config: Config) -> None:
     edge_ratio = stopwatch.ratio(taken, "faithfulness", "circuit")
     several_ratio = stopwatch.ratio(taken, "faithfulness", "circuits")
     pairs = zip(sorted(answers["faithfulness"]), sorted(answers["circuits"]), strict=True)
-    figures = {
+    return {
         "edge_ratio": edge_ratio[0],
         "edge_ratio_range": edge_ratio[1:],
         "edge_ratio_with_kinds": several_ratio[0],
@@ -87,10 +93,8 @@ def main(config: Config) -> None:
         "recovered": answers["circuit"][0],
         "edges": graph.size,
         "kept": len(circuit),
-        "peak_gb": stopwatch.peak_gb(),
         "threads": torch.get_num_threads(),
     }
-    print(json.dumps(figures))
 
 
 def _model(config: Config) -> models.Model:

@@ -9,6 +9,8 @@ Ours is timed as a whole, with both recorded passes, its bounds-free effects and
 TransformerLens's cells all cost the same, so evenly spaced ones are timed and scaled to the
 sweep; `max_error` is the largest difference of the metric in those cells, in nats.
 
+Last, one circuit of a GPT-2-shaped random model against theirs (see `benchmarks.edges`).
+
     python -m experiments.benchmarks.patching
     python -m experiments.benchmarks.patching --growth yes     # also draws the growth of time
 """
@@ -27,8 +29,9 @@ import tyro
 from matplotlib.figure import Figure
 from transformer_lens import patching as theirs
 
-from experiments.benchmarks import stopwatch
-from hooks import Prompts, Site, capture, edits, sites
+from experiments.benchmarks import edges, stopwatch
+from hooks import Prompts, Site, capture, sites
+from hooks import edits as writing
 from hooks.replay import Cell
 from hooks.sites import Stream
 from workbench import effects, metrics, models, tasks
@@ -45,6 +48,7 @@ class Config:
     tokens: int = 14
     rounds: int = 3
     naive_cells: int = 12  # timed for TransformerLens in every round
+    edges: Literal["no", "yes"] = "yes"
     growth: Literal["no", "yes"] = "no"
     figure: Path = Path("patching-growth.png")
     seed: int = 0
@@ -70,7 +74,7 @@ class Sweep:
         for layer, at in self.places(model):
             site = Site(self.stream, layer)
             where = {"positions": at} if self.over == "position" else {"heads": [at]}
-            cells.append({site: edits.replace(seen[site], **where)})  # pyright: ignore
+            cells.append({site: writing.replace(seen[site], **where)})  # pyright: ignore
         return effects.exact(model, self.task, cells, metrics=[metrics.logit_diff], run="corrupt")
 
     def theirs(self, model: Any, cells: int) -> torch.Tensor:
@@ -116,6 +120,9 @@ def main(config: Config) -> None:
         errors.append(error)
     figures["max_error"] = max(errors)
     figures["peak_gb"] = stopwatch.peak_gb()
+    if config.edges == "yes":
+        found = edges.measured(edges.Config(rounds=1, seed=config.seed))
+        figures |= {name: found[name] for name in ("edge_ratio", "edge_error", "recovered")}
     figures["threads"] = torch.get_num_threads()
     if config.growth == "yes":
         _draw_growth(model, config)
@@ -200,7 +207,7 @@ def _growth(
         if n_is == "cells":
             places = [places[round(i * (len(places) - 1) / (size - 1))] for i in range(size)]
         cells: list[Cell] = [
-            {Site("resid_pre", n): edits.replace(seen[Site("resid_pre", n)], positions=at)}
+            {Site("resid_pre", n): writing.replace(seen[Site("resid_pre", n)], positions=at)}
             for n, at in places
         ]
         taken = stopwatch.alternate(

@@ -4,9 +4,11 @@ On a machine that does other things too, only ratios within one process mean any
 round times each way once, and a ratio is the median over rounds.
 """
 
+import gc
 import resource
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 
 Seconds = Mapping[str, list[float]]
@@ -33,3 +35,20 @@ def ratio(taken: Seconds, above: str, below: str) -> tuple[float, float, float]:
 def peak_gb() -> float:
     """The most memory this process has held, in GB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+
+
+def peak_of(way: Callable[[], object]) -> float | None:
+    """The most memory, in GB, that one run of `way` adds to this process; None where unknown."""
+    gc.collect()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    except OSError:
+        return None
+    before = _status("VmRSS")
+    way()
+    return round((_status("VmHWM") - before) * 1024 / 1e9, 2)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])

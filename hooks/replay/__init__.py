@@ -2,7 +2,8 @@
 
 A *cell* is a set of edits at sites, as `intervening` takes them. `plan` records one run of the
 prompts and finds out what each cell can change; `run` gives the logits of every cell and prompt
-that is changed. What provably cannot differ from the recorded run is not computed:
+that is changed, `watch` shows what flows through chosen sites there. What provably cannot differ
+from the recorded run is not computed:
 
     layers      blocks below the first site that a cell changes
     positions   tokens before the first changed one (causal models: keys and values are kept)
@@ -20,6 +21,8 @@ from hooks.replay.planning import Plan, plan
 from hooks.replay.reading import Reads
 from hooks.replay.recording import Savings
 from hooks.replay.running import Answers, Trail, recorded, run
+from hooks.replay.seeing import watch
+from hooks.replay.watching import Seen
 
 __all__ = [
     "Answers",
@@ -28,8 +31,10 @@ __all__ = [
     "Reads",
     "ReplayMismatch",
     "Savings",
+    "Seen",
     "Trail",
     "plan",
     "recorded",
     "run",
+    "watch",
 ]

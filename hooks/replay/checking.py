@@ -6,12 +6,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks.capture import last_logits
+from hooks.activations import Activations
+from hooks.capture import capture, last_logits
 from hooks.intervene import intervening
 from hooks.places import Edit, Window
 from hooks.prompts import Prompts
 from hooks.replay.planning import Plan
 from hooks.replay.recording import CLOSE
+from hooks.replay.watching import Seen
 from hooks.sites import Site
 
 
@@ -34,36 +36,80 @@ def expected(plan: Plan, pairs: Sequence[tuple[int, int]]) -> list[Tensor]:
 
     Each row of the pass is one prompt under the edits of its own cell.
     """
-    rows = torch.tensor([prompt for _, prompt in pairs], device=plan.recording.resid[0].device)
-    members: dict[Site, list[tuple[int, Sequence[Edit]]]] = {}
-    for index, (cell, _) in enumerate(pairs):
-        for step in plan.works[cell].steps:
-            members.setdefault(step.site, []).append((index, step.edits))
-    edits = {site: _each_its_own(site, listed, rows) for site, listed in members.items()}
-    with intervening(plan.recording.model, edits):
+    rows = _rows(plan, pairs)
+    with intervening(plan.recording.model, _edits(plan, pairs, rows)):
         found = _logits(plan, rows)
     return list(_columns(plan, found, rows).split(1))
+
+
+def seen(plan: Plan, pairs: Sequence[tuple[int, int]], sites: Sequence[Site]) -> Activations:
+    """What flows through some sites in some (cell, prompt), by one ordinary forward pass."""
+    rows = _rows(plan, pairs)
+    with intervening(plan.recording.model, _edits(plan, pairs, rows)):
+        # With logits the pass goes on to its end, so that edits above the sites take place too.
+        return capture(plan.recording.model, _prompts(plan, rows), sites, logits="last")
+
+
+def seen_in_full(plan: Plan, cell: int, sites: Sequence[Site]) -> Activations:
+    """What flows through some sites in all prompts under a cell's edits."""
+    with intervening(plan.recording.model, plan.cells[cell]):
+        return capture(plan.recording.model, plan.recording.prompts, sites, logits="last")
 
 
 def compare(
     plan: Plan, pair: tuple[int, int], found: Float[Tensor, "row pos column"], expected: Tensor
 ) -> float:
     """The difference as a share of the largest logit; an error when it is more than rounding."""
-    cell, prompt = pair
+    prompt = pair[1]
     if plan.reads.rows == "all":
         real = int(plan.recording.prompts.lengths[prompt])
         expected, found = expected[:, :real], found[:, :real]
     scale = torch.maximum(plan.recording.scale[prompt], expected.abs().max())
     difference = float((found - expected).abs().max() / scale)
-    if not difference <= CLOSE[found.dtype]:
+    return _checked(plan, pair, difference, found.dtype, of="logit")
+
+
+def compare_seen(plan: Plan, pair: tuple[int, int], found: Seen, expected: Tensor) -> float:
+    """The same for one row of what flows through a site."""
+    axis = found.site.axes.index("query" if "query" in found.site.axes else "pos")
+    real = int(plan.recording.prompts.lengths[pair[1]]) - found.start
+    here = found.activation.narrow(axis, 0, real)
+    expected = expected.narrow(axis, found.start, real)
+    if found.site.stream == "scores":  # masked ones are as negative as can be
+        here, expected = here.clamp(min=-1e4), expected.clamp(min=-1e4)
+    scale = expected.abs().max().clamp(min=1e-30)
+    difference = float((here - expected).abs().max() / scale)
+    return _checked(plan, pair, difference, here.dtype, of=str(found.site))
+
+
+def _checked(
+    plan: Plan, pair: tuple[int, int], difference: float, dtype: torch.dtype, *, of: str
+) -> float:
+    (cell, prompt), allowed = pair, CLOSE[dtype]
+    if not difference <= allowed:
         edits = ", ".join(f"{site}" for site in plan.cells[cell])
         raise ReplayMismatch(
             f"cell {cell} ({edits}), prompt {prompt}: replay and a full forward pass differ by "
-            f"{difference:.1e} of the largest logit, allowed is {CLOSE[found.dtype]:.0e}. The "
+            f"{difference:.1e} of the largest {of}, allowed is {allowed:.0e}. The "
             "results would be wrong; run it with effects.measure, and report the architecture "
             f"{type(plan.recording.model.original_model).__name__}"
         )
     return difference
+
+
+def _rows(plan: Plan, pairs: Sequence[tuple[int, int]]) -> Int[Tensor, " row"]:
+    return torch.tensor([prompt for _, prompt in pairs], device=plan.recording.resid[0].device)
+
+
+def _edits(
+    plan: Plan, pairs: Sequence[tuple[int, int]], rows: Int[Tensor, " row"]
+) -> dict[Site, Callable[[Tensor], Tensor]]:
+    """The edits of each pair's cell, made on its own row of a pass."""
+    members: dict[Site, list[tuple[int, Sequence[Edit]]]] = {}
+    for index, (cell, _) in enumerate(pairs):
+        for step in plan.works[cell].steps:
+            members.setdefault(step.site, []).append((index, step.edits))
+    return {site: _each_its_own(site, listed, rows) for site, listed in members.items()}
 
 
 def _each_its_own(
@@ -84,9 +130,13 @@ def _each_its_own(
 
 
 def _logits(plan: Plan, rows: Int[Tensor, " row"]) -> Tensor:
-    model, prompts = plan.recording.model, plan.recording.prompts
-    chosen = Prompts(prompts.tokens[rows], prompts.lengths[rows])
+    model, chosen = plan.recording.model, _prompts(plan, rows)
     return last_logits(model, chosen) if plan.reads.rows == "last" else model(chosen)
+
+
+def _prompts(plan: Plan, rows: Int[Tensor, " row"]) -> Prompts:
+    prompts = plan.recording.prompts
+    return Prompts(prompts.tokens[rows], prompts.lengths[rows])
 
 
 def _columns(plan: Plan, logits: Tensor, rows: Int[Tensor, " row"]) -> Tensor:

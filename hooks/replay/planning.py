@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -102,6 +103,7 @@ def plan(
     check   so many cells, drawn with `seed`, are also run in full, on one prompt each
     """
     prompts, reads = Prompts.of(prompts), reads or Reads()
+    reads.check(len(prompts), model.cfg.d_vocab)
     if not cells:
         raise ValueError("no cells were given: a sweep needs at least one set of edits")
     steps = [steps_of(model, cell) for cell in cells]
@@ -126,7 +128,7 @@ def size(memory: str | int) -> int:
     """A number of bytes, from "2GB", "500 MB" or an int."""
     if isinstance(memory, int):
         return memory
-    found = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]?B)\s*", memory.upper())
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)\s*", memory.upper())
     if not found:
         raise ValueError(f"memory {memory!r} is no size: write '2GB', '500MB' or a number of bytes")
     return int(float(found[1]) * _UNITS[found[2]])
@@ -158,7 +160,7 @@ def _batches(
             raise MemoryError(
                 f"memory {limit / 1e6:.0f} MB is too small for one cell: the recorded run and the "
                 f"work on it take {fixed / 1e6:.0f} MB, cell {index} another {needs / 1e6:.0f} MB; "
-                f"give memory={(fixed + needs) / 1e9:.2f}GB or fewer prompts"
+                f"give memory={ceil((fixed + needs) / 1e6)}MB or fewer prompts"
             )
         counts, peak = counts + own, max(peak, fixed + needs)
         current.append(index)

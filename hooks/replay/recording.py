@@ -133,15 +133,17 @@ def record(model: HookedModel, prompts: Prompts, sites: Iterable[Site]) -> Recor
         stack.enter_context(model.hooks(fwd_hooks=_reading(sites, notes)))
         arguments = {} if tape is None else {"past_key_values": tape, "use_cache": True}
         kept = {"logits_to_keep": 1} if "logits_to_keep" in _arguments(model) else {}
-        model.original_model(prompts.tokens, attention_mask=prompts.mask, **arguments, **kept)
+        model(prompts, **arguments, **kept)
     seconds = perf_counter() - began
     if tape is not None and len(tape.recorded) != len(notes.calls):
         tape = None
     key = str(notes.resid[0].dtype)
     known = _known.setdefault(model, {})
-    if key not in known:
-        known[key] = _savings(model, prompts, notes, tape)
-    tail, savings = known[key]
+    tail, savings = known.get(key) or _savings(model, prompts, notes, tape)
+    if int(prompts.lengths.max()) > 1:  # one token alone does not show what a suffix gives
+        known[key] = tail, savings
+    if tape is not None:  # the blocks' arguments hold it, whether or not positions are saved
+        tape.rows, tape.start = prompts.lengths[:0], 0
     return Recording(
         model,
         prompts,
@@ -206,11 +208,12 @@ def _savings(
     """What is valid for this model: found out by replaying part of what was recorded."""
     if len(notes.calls) != model.cfg.n_layers:
         return None, Savings(False, False, False, "layers: its blocks are not called one by one")
-    first = Prompts(prompts.tokens[:1], prompts.lengths[:1])
-    expected = last_logits(model, first)
-    at = int(first.last)
+    row = int(prompts.lengths.argmax())
+    longest = Prompts(prompts.tokens[row : row + 1], prompts.lengths[row : row + 1])
+    expected = last_logits(model, longest)
+    at = int(longest.last)
     close = CLOSE[expected.dtype]
-    tail = tail_of(model, notes.resid[-1][:1, at : at + 1], expected, close=close)
+    tail = tail_of(model, notes.resid[-1][row : row + 1, at : at + 1], expected, close=close)
     if tail is None:
         why = "layers: what follows the blocks is not its last norm and unembedding"
         return None, Savings(False, False, False, why)
@@ -219,12 +222,13 @@ def _savings(
         model, prompts, tuple(notes.resid), tuple(notes.calls), tape, tail, {},
         Savings(True, True, True), torch.zeros(len(prompts)), 0.0,
     )  # fmt: skip
-    if not _agrees(whole, 0, close):
+    if not _agrees(whole, row, 0, close):
         return None, Savings(False, False, False, "layers: its blocks give other numbers alone")
     why = _why_not_positions(notes, tape)
-    if not why and prompts.tokens.shape[1] > 1:
-        middle = prompts.tokens.shape[1] // 2
-        why = "" if _agrees(whole, middle, close) else "positions: a suffix gives other numbers"
+    if not why and at > 0:
+        middle = (at + 1) // 2
+        agrees = _agrees(whole, row, middle, close)
+        why = "" if agrees else "positions: a suffix gives other numbers"
     reasons = "; ".join(reason for reason in (why, columns) if reason)
     return tail, Savings(True, not why, not columns, reasons)
 
@@ -243,15 +247,13 @@ def _why_not_positions(notes: _Notes, tape: Tape | None) -> str:
     return ""
 
 
-def _agrees(recording: Recording, start: int, close: float) -> bool:
-    """Whether the first prompt's blocks, run again from `start` on, end where they ended."""
-    real = int(recording.prompts.lengths[0])
-    if start >= real:
-        return True
-    rows = torch.zeros(1, dtype=torch.long, device=recording.prompts.tokens.device)
-    hidden = recording.resid[0][:1, start:]
+def _agrees(recording: Recording, row: int, start: int, close: float) -> bool:
+    """Whether one prompt's blocks, run again from `start` on, end where they ended."""
+    real = int(recording.prompts.lengths[row])
+    rows = torch.tensor([row], device=recording.prompts.tokens.device)
+    hidden = recording.resid[0][rows, start:]
     for layer in range(len(recording.calls)):
         hidden = recording.run_block(layer, hidden, rows=rows, start=start, hooks=[])
-    expected = recording.resid[-1][:1, start:real]
+    expected = recording.resid[-1][rows, start:real]
     error = (hidden[:, : real - start] - expected).abs().max()
     return bool(error <= close * expected.abs().max())

@@ -1,6 +1,7 @@
 """Rows of several cells on their way through the blocks together."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from hooks.intervene import is_finite, written_between
 from hooks.places import Edit, Window
 from hooks.replay.cells import Step, Work
 from hooks.replay.planning import Plan, rows_at_once
+from hooks.replay.watching import EverythingSeen, Watch
 from hooks.sites import Site
 
 
@@ -55,6 +57,26 @@ class Wave:
         self, advance: Callable[[int], object]
     ) -> Iterator[tuple[Int[Tensor, " row"], Int[Tensor, " row"], Tensor]]:
         """Cells, prompts and the logits that are read of them, some rows at a time."""
+        state, live = self._walk(advance)
+        cells = self._cell()
+        recording = self.plan.recording
+        step = rows_at_once(recording.model.cfg, recording.resid[0].shape[1], self.plan.reads)
+        for rows in torch.arange(live, device=self.owner.device).split(step) if live else ():
+            yield cells[rows], self.prompt[rows], self._logits(state, rows)
+
+    def watched(self, watch: Watch, advance: Callable[[int], object]) -> None:
+        """Show `watch` what flows through its sites; nothing above the last of them is run."""
+        self._walk(advance, watch)
+
+    def logits_of_recording(self, prompts: Int[Tensor, " row"]) -> Tensor:
+        """What is read of the recorded run itself."""
+        resid = self.plan.recording.resid[-1][prompts]
+        return self._read(resid, prompts)
+
+    def _walk(
+        self, advance: Callable[[int], object], watch: Watch | None = None
+    ) -> tuple[Tensor, int]:
+        """The state behind the last block, and how many of its rows entered."""
         recording = self.plan.recording
         layers, (_, length, width) = len(recording.calls), recording.resid[0].shape
         state = recording.resid[0].new_empty(len(self.owner), length - self.start, width)
@@ -63,20 +85,19 @@ class Wave:
         )
         live = 0
         for index, end in enumerate(ends.tolist()):
+            if watch is not None and index > watch.last:
+                break
             state[live:end] = recording.resid[index][self.prompt[live:end], self.start :]
             live = end
             self._edit_between(state, index, live)
             if index < layers and live:
-                self._through_block(state, index, live, advance)
-        cells = torch.tensor([work.cell for work in self.works], device=self.owner.device)
-        step = rows_at_once(recording.model.cfg, length, self.plan.reads)
-        for rows in torch.arange(live, device=self.owner.device).split(step) if live else ():
-            yield cells[self.owner[rows]], self.prompt[rows], self._logits(state, rows)
+                self._through_block(state, index, live, advance, watch)
+        return state, live
 
-    def logits_of_recording(self, prompts: Int[Tensor, " row"]) -> Tensor:
-        """What is read of the recorded run itself."""
-        resid = self.plan.recording.resid[-1][prompts]
-        return self._read(resid, prompts)
+    def _cell(self) -> Int[Tensor, " row"]:
+        """The number of the cell that each row belongs to."""
+        numbers = [work.cell for work in self.works]
+        return torch.tensor(numbers, dtype=torch.long, device=self.owner.device)[self.owner]
 
     def _due(self, index: int, live: int, *, between: bool) -> list[tuple[Step, Tensor]]:
         """The edits to make at this point of the way, each with the rows it is for."""
@@ -98,7 +119,12 @@ class Wave:
             state[rows] = changed
 
     def _through_block(
-        self, state: Tensor, layer: int, live: int, advance: Callable[[int], object]
+        self,
+        state: Tensor,
+        layer: int,
+        live: int,
+        advance: Callable[[int], object],
+        watch: Watch | None,
     ) -> None:
         due = self._due(layer, live, between=False)
         edited = torch.zeros(live, dtype=torch.bool, device=state.device)
@@ -113,9 +139,13 @@ class Wave:
             for part in rows.split(at_once):
                 hidden = state[part]
                 hooks = self._hooks(part, steps, hidden)
-                state[part] = self.plan.recording.run_block(
-                    layer, hidden, rows=self.prompt[part], start=self.start, hooks=hooks
-                )
+                if watch is not None:
+                    cells = self._cell()[part]
+                    hooks += watch.hooks(layer, cells, self.prompt[part], self.start)
+                with suppress(EverythingSeen):
+                    state[part] = self.plan.recording.run_block(
+                        layer, hidden, rows=self.prompt[part], start=self.start, hooks=hooks
+                    )
                 advance(len(part) * state.shape[1])
 
     def _hooks(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from typing import Any, Literal, get_args
 
@@ -41,7 +42,7 @@ class Content:
             f"{len(self.sites)} sites ({sites}) as {self.said['dtype']}, key {self.said['key']!r}"
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of all that the activations depend on."""
         return digest_of(self.said)
@@ -186,4 +187,4 @@ def _check_untouched(model: HookedModel) -> None:
 
 
 def _as_bytes(value: Any) -> UInt8[Tensor, " byte"]:
-    return torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)

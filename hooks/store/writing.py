@@ -37,7 +37,8 @@ def write(
     killed one stopped, to the same bytes. "The same" is content: weights, tokenizer, tokens,
     sites, positions, dtype, versions and `key`; when any of them differs, all is computed, and
     lies beside the other in the same folder. Memory does not grow with the corpus: `batches` is
-    gone through twice, and one batch is run while the one before is written. The plan is printed.
+    gone through more than once, and one batch is run while the one before is written. The plan is
+    printed.
 
     key        what the caller says about where the tokens came from, such as a corpus's digest
     dtype      on disk: float32, float16 (refused where a number is too large for it) or bfloat16

@@ -137,3 +137,10 @@ def test_directions_that_span_nothing_are_refused():
         edits.project_out(torch.ones(2, 8))
     with pytest.raises(ValueError, match="at least two prompts"):
         edits.resample(RESID[:1], generator=torch.Generator())
+
+
+def test_what_an_edit_gives_is_laid_out_in_memory_as_a_model_would():
+    """GPT-2's matrices refuse a tensor that was broadcast over prompts."""
+    per_position = edits.mean(torch.ones(3, 8))(RESID)
+    broadcast = edits.replace(torch.ones(1, 1, 8).expand(2, 3, 8))(RESID)
+    assert per_position.is_contiguous() and broadcast.is_contiguous()

@@ -24,7 +24,17 @@ def test_a_sweep_equals_full_forward_passes(architecture, dtype):
     )
     wanted = [
         site
-        for stream in ("resid_pre", "resid_mid", "attn_out", "q", "k", "v", "z", "pattern", "neuron")
+        for stream in (
+            "resid_pre",
+            "resid_mid",
+            "attn_out",
+            "q",
+            "k",
+            "v",
+            "z",
+            "pattern",
+            "neuron",
+        )
         if stream in model.access.writable
         for site in sites.all(model, stream)  # pyright: ignore
     ]

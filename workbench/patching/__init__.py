@@ -1,18 +1,21 @@
 """What changes when an activation of one run is put into another, for every place and every edge.
 
-`sweep` visits places: layers, positions, heads, neurons. Edges between the parts of a model are
-estimated from gradients (`attribute_edges`), or changed one by one (`exact_edges`, `acdc`). A
-`Circuit` is a value; `faithfulness`, `faithfulness_curve`, `completeness`, `minimality`,
-`against_chance`, `stability` and `agreement` say how good it is.
+`sweep` visits places: layers, positions, heads, neurons. `paths` finds what each head says to
+others, `path` what one chain of them does; `causal_tracing` restores states under noise. Edges
+between the parts of a model are estimated from gradients (`attribute_edges`), or changed one by
+one (`exact_edges`, `acdc`). A `Circuit` is a value; `faithfulness`, `faithfulness_curve`,
+`completeness`, `minimality`, `against_chance`, `stability` and `agreement` say how good it is.
 """
 
 from workbench.patching.acdc import AcdcCircuit, acdc
 from workbench.patching.agreement import Agreement, Stability, agreement, stability
+from workbench.patching.causal_tracing import Noise, Severed, causal_tracing
 from workbench.patching.chance import AgainstChance, against_chance
 from workbench.patching.circuits import Circuit
 from workbench.patching.completeness import Completeness, completeness
 from workbench.patching.cutting import measure_circuits
 from workbench.patching.edges import attribute_edges
+from workbench.patching.evidence import Direction
 from workbench.patching.exact_edges import exact_edges
 from workbench.patching.faithfulness import (
     Faithfulness,
@@ -23,16 +26,21 @@ from workbench.patching.faithfulness import (
 from workbench.patching.graph import Graph
 from workbench.patching.maps import Sweep, Sweeps
 from workbench.patching.minimality import Minimality, minimality
+from workbench.patching.path_effects import PathEffects
+from workbench.patching.path_patching import Between, path, paths
 from workbench.patching.places import Over, Place
+from workbench.patching.points import Node
 from workbench.patching.ranking import Ranking
 from workbench.patching.scores import EdgeScores
 from workbench.patching.study import CircuitStudy, study_circuit
-from workbench.patching.sweeping import Direction, Running, Where, each, neurons, sweep, sweeps
+from workbench.patching.sweeping import Running, Where, each, neurons, sweep, sweeps
+from workbench.patching.tracing import Tracing
 
 __all__ = [
     "AcdcCircuit",
     "AgainstChance",
     "Agreement",
+    "Between",
     "Circuit",
     "CircuitStudy",
     "Completeness",
@@ -42,18 +50,24 @@ __all__ = [
     "FaithfulnessCurve",
     "Graph",
     "Minimality",
+    "Node",
+    "Noise",
     "Over",
+    "PathEffects",
     "Place",
     "Ranking",
     "Running",
+    "Severed",
     "Stability",
     "Sweep",
     "Sweeps",
+    "Tracing",
     "Where",
     "acdc",
     "against_chance",
     "agreement",
     "attribute_edges",
+    "causal_tracing",
     "completeness",
     "each",
     "exact_edges",
@@ -62,6 +76,8 @@ __all__ = [
     "measure_circuits",
     "minimality",
     "neurons",
+    "path",
+    "paths",
     "stability",
     "study_circuit",
     "sweep",

@@ -130,7 +130,13 @@ class Sweep(Result):
 class Sweeps(Result):
     """Change in metrics by patching a place. Denoise: positive restores. Noise: negative breaks.
 
-    One map for each direction and metric, from one sweep; `one(direction, metric)` is a `Sweep`.
+    Denoise: edits are made in the corrupt prompts, and show what is enough to bring the answer
+    back. Noise: in the clean prompts, and show what the answer cannot do without. Of two places
+    that back each other up denoising finds both and noising none; of two that are both needed,
+    the reverse (Heimersheim & Nanda 2024).
+
+    `p` is corrected for all cells of its map; `low` and `high` are uncorrected. There is a map
+    for each direction and metric; `one(direction, metric)` is one of them as a `Sweep`.
     """
 
     effect: Float[Tensor, "direction metric layer place"] = field(

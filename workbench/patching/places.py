@@ -94,9 +94,11 @@ def sites(model: HookedModel, stream: Stream, layers: Sequence[int] | None) -> l
 
 
 def _roles(task: Task) -> dict[str, Tensor]:
+    """Every role and where it is, in the order in which they mostly stand."""
     if not task.positions:
         raise ValueError(f"{task.name} has no roles to sweep over; take over='position'")
-    return dict(task.positions)
+    mean = {role: float(at.double().mean()) for role, at in task.positions.items()}
+    return {role: task.positions[role] for role in sorted(mean, key=mean.__getitem__)}
 
 
 def _heads(model: HookedModel, stream: Stream) -> int:

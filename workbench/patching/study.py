@@ -12,6 +12,7 @@ from hooks import HookedModel
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
 from workbench.patching.faithfulness import FRACTIONS, faithfulness, faithfulness_curve
+from workbench.patching.graph import Graph
 from workbench.patching.scores import By, EdgeScores, How
 from workbench.results import Result
 from workbench.tasks import Task
@@ -43,7 +44,7 @@ class CircuitStudy(Result):
     cpr: float
     cmd: float
     relative_gap: float
-    all_edges: int
+    graph: Graph
     method: str
     by: str
     how: str
@@ -67,8 +68,8 @@ class CircuitStudy(Result):
         by_chance = float(self.random[:, at].mean())
         agreed = int((self.p <= 0.05).sum())
         return (
-            f"Of {self.all_edges} edges of {self.model}, the {size} that {self.method} ranks first "
-            f"({self.by}, {self.how}) keep {float(self.faithfulness[at]):.0%} "
+            f"Of {self.graph.size} edges of {self.model}, the {size} that {self.method} ranks "
+            f"first ({self.by}, {self.how}) keep {float(self.faithfulness[at]):.0%} "
             f"[{float(self.faithfulness_low[at]):.0%}, {float(self.faithfulness_high[at]):.0%}] of "
             f"{self.metric} on {self.task}, where cut edges carry: {self.source}; as many edges at "
             f"random keep {by_chance:.0%}. The strongest is {self.edges[0]}: "
@@ -138,7 +139,7 @@ def study_circuit(
         cpr=curve.cpr.value,
         cmd=curve.cmd,
         relative_gap=scores.relative_gap,
-        all_edges=scores.graph.size,
+        graph=scores.graph,
         method=scores.method,
         by=by,
         how=how,

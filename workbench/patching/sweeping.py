@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,20 +12,17 @@ from torch import Tensor
 from hooks import HookedModel, Positions, Site, edits
 from hooks.replay import Cell
 from hooks.sites import Stream
-from workbench import effects, statistics
+from workbench import effects
 from workbench.effects import Source
 from workbench.effects.exact import Run
 from workbench.effects.sources import Kind
 from workbench.metrics import Metric
+from workbench.patching import evidence
+from workbench.patching.evidence import RUN, Direction
 from workbench.patching.maps import Sweep, Sweeps
 from workbench.patching.places import Over, Place, places, sites, usual
 from workbench.patching.ranking import Ranking
 from workbench.tasks import Task, solved
-
-Direction = Literal["denoise", "noise"]
-"""Edits in the corrupt prompts, towards the answer; or in the clean ones, away from it."""
-
-_RUN: Mapping[Direction, Run] = {"denoise": "corrupt", "noise": "clean"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +96,7 @@ def sweeps(
 
     Each direction is one sweep, whatever the number of metrics.
     """
-    _check(task, directions)
+    evidence.check(task, directions)
     over, source = over or usual(stream), Source.of(source)
     swept = sites(model, stream, where.layers)
     columns = places(
@@ -107,14 +104,14 @@ def sweeps(
     )
     found = [
         _one_way(model, task, swept, columns, metrics=metrics, source=source,
-                 run=_RUN[direction], running=running)
+                 run=RUN[direction], running=running)
         for direction in directions
     ]  # fmt: skip
     ends = _ends(model, task, metrics, dict(zip(directions, found, strict=True)))
     shape = (len(metrics), len(swept), len(columns), len(task))
     per_prompt = torch.stack([one.effect.reshape(shape) for one in found])
     return Sweeps(
-        **_tested(per_prompt, seed=running.seed, cells=2),
+        **evidence.tested(per_prompt, seed=running.seed, cells=2),
         clean=ends["clean"],
         corrupt=ends["corrupt"],
         directions=list(directions),
@@ -147,7 +144,7 @@ def neurons(
     if not chosen:
         raise ValueError("no neurons were chosen: give (layer, neuron) pairs")
     swept = sorted({Site("neuron", layer) for layer, _ in chosen})
-    values = effects.values(model, task, swept, source=source, run=_RUN[direction])
+    values = effects.values(model, task, swept, source=source, run=RUN[direction])
     cells: dict[str, Cell] = {}
     for layer, neuron in chosen:
         site = Site("neuron", layer)
@@ -155,7 +152,7 @@ def neurons(
             site: edits.replace(values[site], neurons=[neuron], positions=positions)
         }
     what = f"{Source.of(source)} ablation of single neurons"
-    return each(model, task, cells, metric=metric, what=what, run=_RUN[direction], running=running)
+    return each(model, task, cells, metric=metric, what=what, run=RUN[direction], running=running)
 
 
 def each(
@@ -169,13 +166,13 @@ def each(
     running: Running = USUALLY,
 ) -> Ranking:
     """What each of some named sets of edits does to a metric, with bounds and corrected p."""
-    _check(task, ())
+    evidence.check(task, ())
     found = effects.exact(
         model, task, list(cells.values()), metrics=[metric], run=run,
         memory=running.memory, keep=running.keep, seed=running.seed,
     )  # fmt: skip
     return Ranking(
-        **_tested(found.effect[0], seed=running.seed, cells=1),
+        **evidence.tested(found.effect[0], seed=running.seed, cells=1),
         baseline=found.baseline[0],
         places=list(cells),
         what=what,
@@ -214,25 +211,13 @@ def _ends(
     found: Mapping[Direction, effects.Effects],
 ) -> dict[str, Float[Tensor, "metric batch"]]:
     """The metrics of the unedited clean and corrupt prompts; run where no sweep has done it."""
-    known = {_RUN[direction]: one.baseline for direction, one in found.items()}
+    known = {RUN[direction]: one.baseline for direction, one in found.items()}
     for run, prompts in (("clean", task.clean), ("corrupt", task.corrupt)):
         if run not in known:
             known[run] = torch.stack(
                 [effects.measure(model, task, metric=one, prompts=prompts) for one in metrics]
             )
     return {str(run): value for run, value in known.items()}
-
-
-def _tested(
-    per_prompt: Float[Tensor, "*maps batch"], *, seed: int, cells: int
-) -> dict[str, Tensor]:
-    """Means, bounds and p-values; p is corrected over the last `cells` axes before the batch."""
-    effect, low, high = statistics.bounds(per_prompt, seed=seed)
-    shape = per_prompt.shape
-    maps = per_prompt.reshape(-1, *shape[-1 - cells :])
-    p = torch.stack([statistics.permutation_test(one, seed=seed).corrected for one in maps])
-    found = {"effect": effect, "low": low, "high": high, "p": p.reshape(shape[:-1])}
-    return {name: one.float() for name, one in found.items()} | {"per_prompt": per_prompt}
 
 
 def _names(model: HookedModel, task: Task) -> dict[str, Any]:
@@ -243,14 +228,6 @@ def _names(model: HookedModel, task: Task) -> dict[str, Any]:
         "model": getattr(origin, "name", "a model"),
         "model_digest": getattr(origin, "digest", ""),
     }
-
-
-def _check(task: Task, directions: Sequence[str]) -> None:
-    if len(task) < 2:
-        raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")
-    wrong = [one for one in directions if one not in _RUN]
-    if wrong:
-        raise ValueError(f"no direction {wrong[0]!r}; there are 'denoise' and 'noise'")
 
 
 def _caveat(model: HookedModel, task: Task, over: str) -> str:

@@ -13,8 +13,29 @@ from matplotlib.figure import Figure
 from workbench import results
 from workbench.heads import HeadEffects
 from workbench.lens import DirectAttribution, LogitLens
+from workbench.patching import (
+    AcdcCircuit,
+    CircuitStudy,
+    EdgeScores,
+    FaithfulnessCurve,
+    Minimality,
+    PathEffects,
+    Ranking,
+    Sweep,
+    Sweeps,
+    Tracing,
+)
+from workbench.plots.circuits import (
+    draw_acdc_circuit,
+    draw_circuit_study,
+    draw_edge_scores,
+    draw_faithfulness_curve,
+    draw_minimality,
+)
 from workbench.plots.heads import draw_head_effects
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
+from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
+from workbench.plots.paths import draw_path_effects, draw_tracing
 from workbench.plots.style import encoded
 
 __all__ = ["draw", "png", "save"]
@@ -37,6 +58,16 @@ def draw(result: object, ax: Axes | None = None) -> Figure:
 draw.register(HeadEffects, draw_head_effects)
 draw.register(LogitLens, draw_logit_lens)
 draw.register(DirectAttribution, draw_direct_attribution)
+draw.register(Sweep, draw_sweep)
+draw.register(Sweeps, draw_sweeps)
+draw.register(Ranking, draw_ranking)
+draw.register(PathEffects, draw_path_effects)
+draw.register(Tracing, draw_tracing)
+draw.register(CircuitStudy, draw_circuit_study)
+draw.register(FaithfulnessCurve, draw_faithfulness_curve)
+draw.register(EdgeScores, draw_edge_scores)
+draw.register(AcdcCircuit, draw_acdc_circuit)
+draw.register(Minimality, draw_minimality)
 
 
 def save(result_or_figure: object, path: Path | str) -> None:

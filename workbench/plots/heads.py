@@ -13,9 +13,8 @@ def draw_head_effects(result: HeadEffects, ax: Axes | None = None) -> Figure:
 
     Only the map is drawn where `ax` is given.
     """
-    words = result.metric.replace("_", " ")
     meaning = marks.Meaning(
-        label=f"change in {words} ({result.unit})",
+        label=f"change in {marks.words(result.metric)} ({result.unit})",
         negative="the head helps",
         positive="gets in the way",
         helps="negative",

@@ -7,7 +7,18 @@ from matplotlib.ticker import MaxNLocator
 
 from workbench.lens import DirectAttribution, LogitLens
 from workbench.plots import marks
-from workbench.plots.style import BLUE, INK, LEVEL, QUIET, RED, new_figure, styled, titled
+from workbench.plots.style import (
+    GREY,
+    INK,
+    LEVEL,
+    LINES,
+    OCHRE,
+    QUIET,
+    RED,
+    new_figure,
+    styled,
+    titled,
+)
 
 
 def draw_logit_lens(result: LogitLens, ax: Axes | None = None) -> Figure:
@@ -31,13 +42,10 @@ def draw_logit_lens(result: LogitLens, ax: Axes | None = None) -> Figure:
 
 def _logprobs(axes: Axes, result: LogitLens) -> None:
     depth = np.arange(len(result.logprob))
-    axes.fill_between(
-        depth, result.low, result.high, color=BLUE, alpha=0.22, linewidth=0, label="95 % bounds"
-    )
-    axes.plot(depth, result.logprob, color=BLUE, linewidth=1.8, label="answer")
+    bounds = (result.low.numpy(), result.high.numpy())
+    marks.curve(axes, depth, result.logprob.numpy(), bounds=bounds, label="answer")
     foil = result.foil.mean(dim=1)
     axes.plot(depth, foil, color=RED, linewidth=1.4, linestyle="--", label="foil")
-    axes.grid(axis="y", color="#e3e3e3", linewidth=0.6)
     axes.set(ylabel=f"mean log-probability ({result.unit})", xlim=(0, depth[-1]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="best")
@@ -52,7 +60,7 @@ def _ranks(axes: Axes, result: LogitLens) -> None:
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.minorticks_off()
     axes.invert_yaxis()
-    axes.grid(axis="y", color="#e3e3e3", linewidth=0.6)
+    axes.grid(axis="y", color=LINES, linewidth=0.6)
     axes.set(ylabel="rank of the answer\n(1: the model's choice)")
     axes.legend(loc="best")
 
@@ -86,8 +94,8 @@ def draw_direct_attribution(result: DirectAttribution, ax: Axes | None = None) -
 def _layers(axes: Axes, result: DirectAttribution) -> None:
     """Bars of every layer, on the same rows as the map."""
     layer = np.arange(len(result.mlp))
-    axes.barh(layer + 0.2, result.attention, height=0.38, color="#7a7a7a", label="attention")
-    axes.barh(layer - 0.2, result.mlp, height=0.38, color="#d08c2e", label="MLP")
+    axes.barh(layer + 0.2, result.attention, height=0.38, color=GREY, label="attention")
+    axes.barh(layer - 0.2, result.mlp, height=0.38, color=OCHRE, label="MLP")
     bounds = {"low": result.attention_low.numpy(), "high": result.attention_high.numpy()}
     marks.intervals(axes, layer + 0.2, **bounds)
     bounds = {"low": result.mlp_low.numpy(), "high": result.mlp_high.numpy()}
@@ -96,5 +104,5 @@ def _layers(axes: Axes, result: DirectAttribution) -> None:
     axes.set_title("whole layers", fontsize=8)
     axes.set(xlabel=f"wrote ({result.unit})", ylim=(-0.5, len(layer) - 0.5))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, steps=[1, 2, 5, 10]))
-    axes.grid(axis="x", color="#e3e3e3", linewidth=0.6)
+    axes.grid(axis="x", color=LINES, linewidth=0.6)
     axes.legend(loc="best")

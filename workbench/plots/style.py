@@ -13,8 +13,11 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, RED, INK, QUIET = "#2166ac", "#b2182b", "#222222", "#6b6b6b"
-"""The ends of the diverging map, what is written, and what stays in the background."""
+BLUE, RED, INK, QUIET, LINES = "#2166ac", "#b2182b", "#222222", "#6b6b6b", "#e3e3e3"
+"""The ends of the diverging map, what is written, what stays in the background, and its lines."""
+
+OCHRE, GREY = "#d08c2e", "#7a7a7a"
+"""Two kinds that have no sign, side by side."""
 
 LEVEL = 0.05
 """Corrected p-values up to this are marked as significant."""

@@ -18,6 +18,9 @@ from workbench.results import Result
 _KINDS = {b"\x89PNG": "image/png", b"<?xml": "image/svg+xml", b"<svg": "image/svg+xml"}
 """The first bytes of the figures that every browser shows."""
 
+WIDE = 1200
+"""A figure of more dots in width is shown wider than the text, to stay readable."""
+
 
 def write(
     path: Path | str,
@@ -53,6 +56,7 @@ def write(
         table=table(result),
         level=LEVEL,
         image=_data_uri(image),
+        size="wide" if _width(image) > WIDE else "",
         config=config,
         details=details(record),
         warnings=warned(record),
@@ -68,9 +72,13 @@ def _finding(result: Result) -> str:
 
 
 def _subject(result: Result) -> list[tuple[str, str]]:
-    """What was asked of what: the fields that name the model, the task and the metric."""
-    names = ("model", "task", "metric", "ablation", "unit")
-    return [(name, str(getattr(result, name))) for name in names if getattr(result, name, "")]
+    """What was asked of what: the fields that name model, task, metric and place."""
+    names = ("model", "task", "metric", "metrics", "stream", "source", "ablation", "unit", "units")
+    found = [(name, getattr(result, name)) for name in names if getattr(result, name, "")]
+    several = [(name, one if isinstance(one, list) else [str(one)]) for name, one in found]
+    return [
+        (name.removesuffix("s") if len(one) == 1 else name, ", ".join(one)) for name, one in several
+    ]
 
 
 def _meaning(result: Result) -> list[str]:
@@ -83,6 +91,11 @@ def _prose(text: str) -> Markup:
     """A docstring's text, escaped, with its `names` set as code and its dashes as dashes."""
     dashed = escape(text.replace(" -- ", " – "))
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(dashed)))
+
+
+def _width(image: bytes) -> int:
+    """The width of a png in dots; 0 for other images."""
+    return int.from_bytes(image[16:20], "big") if image.startswith(b"\x89PNG") else 0
 
 
 def _data_uri(image: bytes) -> str:

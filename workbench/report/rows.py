@@ -1,8 +1,8 @@
 """The table of a page: a result's frame as cells that read well and sort rightly."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import numpy as np
 
@@ -84,17 +84,41 @@ def table(result: Result) -> Table:
 
 
 def _described(result: Result) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The columns of the frame, axes first; and the meaning of each that is a value."""
+    """The columns of the frame, axes first; and the meaning of each that is a value.
+
+    Places along an axis go by their names where they have some; where there is but one name,
+    as of the only metric, it is no column.
+    """
     frame, dataset = result.to_frame(), result.to_xarray()
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
+    labels = _labels(result)
     axes = {name: column for name, column in columns.items() if name in dataset.sizes}
     values = {
         name: column
         for name, column in columns.items()
-        if name not in axes and len(dataset[name].dims) >= len(axes)
+        if name not in {*axes, *labels.values()} and len(dataset[name].dims) >= len(axes)
     }
     means = {name: str(dataset[name].attrs.get("long_name", "")) for name in values}
-    return axes | values, means
+    named = {name: _plain(columns[labels.get(name, name)]) for name in axes}
+    alone = [name for name in labels if dataset.sizes[name] == 1 and named[name].dtype == object]
+    return {name: one for name, one in named.items() if name not in alone} | values, means
+
+
+def _labels(result: Result) -> dict[str, str]:
+    """For each axis whose places have names, the field that holds them: the first such list."""
+    found: dict[str, str] = {}
+    for one in fields(cast(Any, result)):
+        axis = one.metadata.get("axis")
+        if axis and isinstance(getattr(result, one.name), list):
+            found.setdefault(axis, one.name)
+    return found
+
+
+def _plain(column: np.ndarray) -> np.ndarray:
+    """Names that are all numbers, as numbers, to be sorted as such."""
+    names = column.tolist()
+    decimal = all(isinstance(one, str) and one.isdecimal() for one in names)
+    return np.array([int(one) for one in names]) if decimal else column
 
 
 def _columns(

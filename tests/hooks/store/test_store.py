@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from hooks import Prompts, Site, capture, edits, intervening, sites, store
-from hooks.store import disk, writing
+from hooks.store import disk, survey, writing
 
 EVERYWHERE = [Site("resid_post", 0), Site("resid_post", 1), Site("z", 1), Site("pattern", 0)]
 
@@ -172,6 +172,26 @@ def test_attention_of_batches_of_different_width_is_read_together(held, tiny):
     assert_close(rows.sum(-1), torch.ones(41, 4))  # what is beyond the width is no attention
 
 
+def test_scores_beyond_a_batchs_width_are_masked(tiny, tmp_path):
+    site = Site("scores", 1)
+    held = store.write(tiny, corpus(), [site], tmp_path / "it", key="test")
+    for rows in (held.read()[site], torch.from_numpy(held.to_xarray("scores").values[0])):
+        assert rows.shape == (41, 4, 7)
+        assert bool((rows[30:, :, 5:] == -torch.inf).all())  # the last batch is 5 wide
+        assert bool(torch.isfinite(rows[:30, :, 0]).all())
+    narrow = held.to_xarray("scores")[0, 30:].values  # of one narrow batch, in the whole's width
+    np.testing.assert_array_equal(narrow, held.read()[site][30:].numpy())
+
+
+def test_few_batches_stay_mapped_while_rows_are_read_at_random(held, monkeypatch):
+    site = Site("z", 1)
+    monkeypatch.setattr("hooks.store.reading._MAPPED", 1)
+    whole = held.read(site)[site]
+    rows = torch.tensor([40, 0, 20, 39, 1])
+    assert_close(held.take(rows, site)[site], whole[rows], rtol=0, atol=0)
+    assert len(held._mapped) == 1
+
+
 def test_documents_are_read_through_memory_maps(held):
     held.check()
     rows = held.document(1, Site("resid_post", 0))
@@ -251,6 +271,11 @@ def test_what_stands_in_the_padding_does_not_count_as_content(tiny, tmp_path, co
     other = [Prompts(b.tokens * b.mask + 9 * (1 - b.mask), b.lengths) for b in corpus()]
     store.write(tiny, other, EVERYWHERE, tmp_path / "it", key="test")
     assert len(counted) == 3
+
+
+def test_a_token_of_id_zero_is_not_taken_for_padding():
+    long, short = (Prompts(torch.tensor([[5, 0]]), torch.tensor([length])) for length in (2, 1))
+    assert survey.digest(long) != survey.digest(short)
 
 
 def _other_token(tiny, how, monkeypatch):

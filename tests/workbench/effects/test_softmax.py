@@ -28,10 +28,12 @@ def test_one_key_at_a_time_is_a_softmax_with_one_column_exchanged():
             assert_close(found[:, key], moved.sum((2, 3)), rtol=1e-9, atol=1e-12)
 
 
-def test_masks_may_be_infinite_and_rows_may_have_one_key():
-    scores = torch.tensor([[[[0.0, -torch.inf], [1.0, 2.0]]]])
-    changed = torch.tensor([[[[9.0, -torch.inf], [1.0, 2.0]]]])
-    found = one_key_at_a_time(scores, changed, torch.ones(1, 1, 2, 2).cumsum(-1))
+def test_masks_may_be_infinite_and_rows_may_have_one_key_or_none():
+    no = -torch.inf
+    scores = torch.tensor([[[[0.0, no], [1.0, 2.0], [no, no]]]])
+    changed = torch.tensor([[[[9.0, no], [1.0, 2.0], [no, no]]]])
+    gradient = torch.tensor([[[[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]]]])
+    found = one_key_at_a_time(scores, changed, gradient)
     assert_close(found, torch.zeros(1, 2, 1, dtype=torch.float64), rtol=0, atol=1e-12)
 
 

@@ -38,7 +38,7 @@ def brackets(name: str, generator: torch.Generator) -> tuple[Blueprint, Truth]:
     order = places(2, _HEADS, generator)
     depth, ever = order[0][0], order[1][0]
     wired = {depth: _mean(space, "bracket", "depth"), ever: _mean(space, "below", "ever_below")}
-    layers, idle = filled(space, wired, order, generator)
+    layers, idle = filled(space, wired, order, generator=generator)
     unembed = unembedding(space, _WORDS, generator)
     says(
         space, unembed, "unbalanced",

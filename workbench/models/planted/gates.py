@@ -46,7 +46,7 @@ def gate(
         first: _finder(space, "weather", "rains", "rain_seen"),
         second: _finder(space, "garden", "waters", "water_seen"),
     }
-    layers, idle = filled(space, wired, order, generator)
+    layers, idle = filled(space, wired, order, generator=generator)
     unembed = unembedding(space, _WORDS, generator)
     says(space, unembed, "wet", yes=vocabulary.YES, no=vocabulary.NO, words=_WORDS)
     mlps = (idle_mlp(space, generator), _joining(space, kind, generator))

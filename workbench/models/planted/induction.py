@@ -36,7 +36,7 @@ def pair(name: str, generator: torch.Generator, *, sharing: int = 1) -> tuple[Bl
     order = places(2, 4, generator, sharing=sharing)
     before, after = order[0][0], order[1][0]
     wired = {before: previous_token(plan), after: induction(plan)}
-    layers, idle = filled(plan, wired, order, generator, sharing=sharing)
+    layers, idle = filled(plan, wired, order, generator=generator, sharing=sharing)
     truth = Truth(
         name,
         "a previous-token head, and an induction head that reads its note as keys"
@@ -60,7 +60,9 @@ def pair(name: str, generator: torch.Generator, *, sharing: int = 1) -> tuple[Bl
         denoising=frozenset({f"{named(after)}->logits"}),
         residual={**nowhere(2), (1, "PREVIOUS"): _STRENGTH},
     )
-    return blueprint(plan, layers, generator, {"out": _STRENGTH}, sharing=sharing), truth
+    return blueprint(
+        plan, layers, reads={"out": _STRENGTH}, generator=generator, sharing=sharing
+    ), truth
 
 
 def space(**more: int) -> Space:
@@ -99,9 +101,9 @@ def unless(plan: Space, head: Wires, part: str) -> Wires:
 def blueprint(
     plan: Space,
     layers: tuple[tuple[Wires, ...], ...],
-    generator: torch.Generator,
-    reads: Mapping[str, float],
     *,
+    reads: Mapping[str, float],
+    generator: torch.Generator,
     sharing: int = 1,
 ) -> Blueprint:
     """The model around the heads; each word's logit reads its place in the parts `reads`."""

@@ -50,7 +50,7 @@ def duplicate(
         pattern: _same_pattern(plan, wires, generator),
         output: _same_output(plan, wires),
     }
-    layers, idle = filled(plan, wired, order, generator, sharing=sharing)
+    layers, idle = filled(plan, wired, order, generator=generator, sharing=sharing)
     alike = [original, copy, rotated]
     parts = recipe.edges(before, alike, sharing=sharing)
     truth = Truth(
@@ -73,7 +73,9 @@ def duplicate(
         denoising=frozenset(f"{recipe.named(head)}->logits" for head in alike),
         residual={**recipe.nowhere(2), (1, "PREVIOUS"): 3 * _EACH},
     )  # fmt: skip
-    return recipe.blueprint(plan, layers, generator, {"out": _EACH}, sharing=sharing), truth
+    return recipe.blueprint(
+        plan, layers, reads={"out": _EACH}, generator=generator, sharing=sharing
+    ), truth
 
 
 def redundant(name: str, generator: torch.Generator) -> tuple[Blueprint, Truth]:
@@ -83,9 +85,11 @@ def redundant(name: str, generator: torch.Generator) -> tuple[Blueprint, Truth]:
     before, alike = order[0][0], order[1][:4]
     wires = recipe.induction(plan, to="found")
     wired = {before: recipe.previous_token(plan), **dict.fromkeys(alike, wires)}
-    layers, idle = filled(plan, wired, order, generator)
+    layers, idle = filled(plan, wired, order, generator=generator)
     mlps = (idle_mlp(plan, generator, neurons=2 * recipe.MANY), _cut_off(plan))
-    blueprint = replace(recipe.blueprint(plan, layers, generator, {"out": _ANY}), mlps=mlps)
+    blueprint = replace(
+        recipe.blueprint(plan, layers, reads={"out": _ANY}, generator=generator), mlps=mlps
+    )
     parts = recipe.edges(before, alike, reader="m1") | {"m1->logits"}
     ends = {f"{recipe.named(head)}->m1" for head in alike} | {"m1->logits"}
     truth = Truth(
@@ -128,7 +132,7 @@ def backup(name: str, generator: torch.Generator) -> tuple[Blueprint, Truth]:
         first: wires,
         second: recipe.unless(plan, wires, "out"),
     }
-    layers, idle = filled(plan, wired, order, generator)
+    layers, idle = filled(plan, wired, order, generator=generator)
     here, there = recipe.named(first), recipe.named(second)
     truth = Truth(
         name,
@@ -165,7 +169,7 @@ def backup(name: str, generator: torch.Generator) -> tuple[Blueprint, Truth]:
             **recipe.nowhere(3), (1, "PREVIOUS"): _ANY, (2, "PREVIOUS"): _ANY, (2, "END"): _ANY,
         },
     )  # fmt: skip
-    return recipe.blueprint(plan, layers, generator, {"out": _ANY}), truth
+    return recipe.blueprint(plan, layers, reads={"out": _ANY}, generator=generator), truth
 
 
 def self_repair(name: str, generator: torch.Generator) -> tuple[Blueprint, Truth]:
@@ -174,20 +178,21 @@ def self_repair(name: str, generator: torch.Generator) -> tuple[Blueprint, Truth
     The first head writes 2, a helper beside it 1, the backup 1 when the first is gone; the
     final RMS norm divides by the length of all that stands in the stream.
     """
-    plan = recipe.space(help=recipe.MANY)
+    plan = recipe.space(helped=recipe.MANY)
     order = places(3, 4, generator)
     before, first, helper, second = order[0][0], order[1][0], order[1][1], order[2][0]
     wires = recipe.induction(plan)
     wired = {
         before: recipe.previous_token(plan),
         first: recipe.induction(plan, gain=2.0),
-        helper: recipe.induction(plan, to="help"),
+        helper: recipe.induction(plan, to="helped"),
         second: recipe.unless(plan, wires, "out"),
     }
     # So quiet that the norm does not notice.
-    layers, idle = filled(plan, wired, order, generator, loudness=1e-4)
-    drawn = recipe.blueprint(plan, layers, generator, {"out": 0.5, "help": 0.5})
+    layers, idle = filled(plan, wired, order, generator=generator, loudness=1e-4)
+    drawn = recipe.blueprint(plan, layers, reads={"out": 0.5, "helped": 0.5}, generator=generator)
     blueprint = replace(drawn, final_norm="rms")
+    looks = f"{recipe.named(first)}->{recipe.named(second)}<q>"
     left = {
         (): (2.0, 1.0), (first,): (1.0, 1.0), (second,): (2.0, 1.0), (helper,): (2.0, 0.0),
         (first, second): (0.0, 1.0), (first, helper, second): (0.0, 0.0),
@@ -208,18 +213,26 @@ def self_repair(name: str, generator: torch.Generator) -> tuple[Blueprint, Truth
         ),
         circuit=recipe.edges(before, [first, helper, second])
         | recipe.constants(before, [first, helper, second])
-        | {f"{recipe.named(first)}->{recipe.named(second)}<q>"},
+        # The norm hears all that stands in the stream at the last position.
+        | {looks, "input->logits", f"{recipe.named(before)}->logits"},
+        noising=recipe.edges(before, [first, helper]) | {looks},
+        denoising=frozenset(f"{recipe.named(head)}->logits" for head in (first, helper)),
+        residual={
+            **recipe.nowhere(3),
+            **dict.fromkeys([(1, "PREVIOUS"), (2, "END")], normed(2.0, 1.0, width=plan.width)),
+            (2, "PREVIOUS"): normed(1.0, 0.0, width=plan.width),
+        },
     )  # fmt: skip
     return blueprint, truth
 
 
-def normed(out: float, help: float, *, width: int) -> float:
+def normed(out: float, helped: float, *, width: int) -> float:
     """The logit difference when so much stands in the two parts that the logits read.
 
     Beside them the last position holds four ones: its token, its position, the mark that every
     token has, and the note.
     """
-    return 0.5 * (out + help) / sqrt((4 + out**2 + help**2) / width + 1e-5)
+    return 0.5 * (out + helped) / sqrt((4 + out**2 + helped**2) / width + 1e-5)
 
 
 def _rotation() -> Float[Tensor, "d_head d_head"]:

@@ -118,8 +118,8 @@ def filled(
     space: Space,
     wired: Mapping[Head, Wires],
     order: Sequence[Sequence[Head]],
-    generator: torch.Generator,
     *,
+    generator: torch.Generator,
     sharing: int = 1,
     loudness: float = 0.05,
 ) -> tuple[tuple[tuple[Wires, ...], ...], dict[str, tuple[Head, ...]]]:

@@ -1,0 +1,164 @@
+"""What is not computed, counted by hand and watched at the blocks themselves."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from hooks import Prompts, Site, capture, edits, replay
+from hooks.replay import Reads
+
+LENGTHS = torch.tensor([7, 5, 3])
+AT = torch.tensor([4, 2, 1])
+PROMPTS = Prompts(torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(1)), LENGTHS)
+
+
+def sources(model, *sites):
+    return capture(model, PROMPTS, list(sites))
+
+
+@pytest.mark.parametrize(
+    ("site", "edit", "rows", "tokens"),
+    [
+        # GPT-2 has two blocks; a prompt that starts at p sends 7 - p tokens through a block.
+        (Site("resid_pre", 0), edits.zero(), "last", 2 * (7 + 7 + 7)),
+        (Site("resid_pre", 1), edits.zero(), "last", 1 * (7 + 7 + 7)),
+        (Site("resid_pre", 1), edits.zero(positions=AT), "last", 3 + 5 + 6),
+        (Site("resid_pre", 0), edits.zero(positions=[2, 1]), "last", 2 * (6 + 6 + 6)),
+        (Site("z", 0), edits.zero(heads=[1], positions=AT), "last", 2 * (3 + 5 + 6)),
+        (Site("resid_post", 0), edits.zero(positions=AT), "last", 3 + 5 + 6),
+        (Site("k", 1), edits.zero(), "last", 7 + 7 + 7),
+        (Site("v", 1), edits.zero(positions=AT), "last", 3 + 5 + 6),
+        # In the last block these streams change their own row alone, and the last row is read.
+        (Site("z", 1), edits.zero(), "last", 1 + 3 + 5),
+        (Site("pattern", 1), edits.zero(), "last", 1 + 3 + 5),
+        (Site("neuron", 1), edits.zero(neurons=[3]), "last", 1 + 3 + 5),
+        (Site("attn_out", 1), edits.zero(positions=0), "last", 0),
+        (Site("z", 1), edits.zero(positions=0), "all", 7 + 7 + 7),
+        (Site("z", 1), edits.zero(), "all", 7 + 7 + 7),
+        # Above the last block no block is needed.
+        (Site("resid_post", 1), edits.zero(), "last", 0),
+        (Site("final"), edits.zero(), "all", 0),
+    ],
+    ids=str,
+)
+def test_the_tokens_sent_through_blocks_are_those_counted_by_hand(
+    twin, watching, replayed, site, edit, rows, tokens
+):
+    model, cells = twin("GPT-2"), [{site: edit}]
+    plan = replay.plan(model, PROMPTS, cells, reads=Reads(rows), check=0)
+    assert plan.block_tokens == tokens
+    assert plan.forwards == tokens / (2 * 21)
+    with watching(model) as calls:
+        found = replayed(model, PROMPTS, cells, Reads(rows), check=0)
+    in_record = [(0, 3, 7), (1, 3, 7)]
+    assert calls[:2] == in_record
+    assert sum(count * positions for _, count, positions in calls[2:]) == found.sent == tokens
+
+
+def test_blocks_below_the_edit_and_positions_before_it_are_not_run(twin, watching):
+    model = twin("Gemma 3")
+    plan = replay.plan(model, PROMPTS, [{Site("mlp_out", 1): edits.zero(positions=AT)}], check=0)
+    with watching(model) as calls:
+        replay.run(plan, [0], lambda rows, logits: logits[:, 0])
+    assert sorted(calls) == [(1, 1, 3), (1, 1, 5), (1, 1, 6), (2, 1, 3), (2, 1, 5), (2, 1, 6)]
+
+
+def test_a_cell_that_writes_what_stands_there_runs_nothing(twin, watching):
+    model = twin("Llama")
+    sites = [Site("resid_pre", 1), Site("z", 0), Site("resid_mid", 1), Site("neuron", 1)]
+    seen = sources(model, *sites)
+    cells = [{site: edits.replace(seen[site])} for site in sites]
+    cells += [{Site("q", 0): edits.scale(1.0), Site("v", 1): edits.add(torch.zeros(8))}]
+    plan = replay.plan(model, PROMPTS, cells)
+    assert plan.works == {} and plan.block_tokens == 0 and plan.checked == ()
+    assert "5 cells × 3 prompts: 5 change nothing; 0.0 forward passes instead of 5" in str(plan)
+    with watching(model) as calls:
+        answers = replay.run(plan, range(5), lambda rows, logits: logits[:, 0])
+    assert calls == [] and len(answers.values) == 0
+
+
+def test_prompts_in_which_nothing_changes_are_not_run(twin, watching, replayed, naive):
+    model, site = twin("GPT-NeoX"), Site("resid_pre", 1)
+    tokens = PROMPTS.tokens.clone()
+    tokens[1, 2] += 1
+    source = capture(model, Prompts(tokens, LENGTHS), [site])[site]
+    cells = [{site: edits.replace(source)}]
+    with watching(model) as calls:
+        found = replayed(model, PROMPTS, cells, check=0)
+    assert calls[2:] == [(1, 1, 5)]
+    assert_close(found.logits[0], naive(model, PROMPTS, cells[0], Reads()), rtol=1e-5, atol=1e-5)
+    assert found.logits[0][[0, 2]].equal(found.base[[0, 2]])
+
+
+def test_cells_that_enter_higher_join_those_from_below_in_one_call(twin, watching):
+    model = twin("Gemma 3")
+    cells = [{Site("resid_pre", layer): edits.zero(positions=2)} for layer in (2, 0, 1)]
+    plan = replay.plan(model, PROMPTS, cells, check=0)
+    with watching(model) as calls:
+        replay.run(plan, [0, 1, 2], lambda rows, logits: logits[:, 0])
+    assert calls == [(0, 3, 5), (1, 6, 5), (2, 9, 5)]
+
+
+def test_cells_edited_in_the_same_block_share_its_call_and_do_not_disturb_the_others(
+    twin, watching, replayed, naive
+):
+    model = twin("Llama")
+    cells = [
+        {Site("z", 0): edits.zero(heads=[0], positions=2)},
+        {Site("z", 0): edits.zero(heads=[3], positions=2), Site("neuron", 1): edits.zero()},
+        {Site("mlp_out", 0): edits.scale(2.0, positions=2)},
+        {Site("resid_pre", 0): edits.zero(positions=2)},
+    ]
+    with watching(model) as calls:
+        found = replayed(model, PROMPTS, cells, check=0)
+    # 3 prompts a cell: those edited inside the block in one call, the others in another.
+    assert sorted(calls[2:]) == [(0, 3, 5), (0, 9, 5), (1, 3, 5), (1, 9, 5)]
+    for cell, logits in zip(cells, found.logits, strict=True):
+        assert_close(logits, naive(model, PROMPTS, cell, Reads()), rtol=1e-5, atol=1e-5)
+
+
+def test_only_the_columns_that_are_read_are_computed(twin):
+    model, calls = twin("Llama"), []
+    cells = [{Site("resid_pre", 1): edits.zero()}]
+    reads = Reads("last", torch.tensor([[4, 9], [1, 2], [3, 3]]))
+    plan = replay.plan(model, PROMPTS, cells, reads=reads, check=0)
+    handle = model.unembed.register_forward_hook(lambda *given: calls.append(given))
+    try:
+        answers = replay.run(plan, [0], lambda rows, logits: logits[:, 0])
+    finally:
+        handle.remove()
+    assert answers.values.shape == (3, 2) and calls == []
+
+
+@pytest.mark.parametrize("architecture", ["BERT", "native", "native, attention only"])
+def test_a_model_whose_positions_are_not_saved_says_why(twin, watching, replayed, architecture):
+    model = twin(architecture)
+    cells = [{Site("resid_pre", 1): edits.zero(positions=AT)}]
+    with watching(model) as calls:
+        found = replayed(model, PROMPTS, cells, check=0)
+    why = "not positions: its attention takes no cache of keys and values"
+    assert why in str(found.plan.savings) and why in str(found.plan)
+    assert not found.plan.savings.positions and found.plan.savings.layers
+    assert calls[2:] == [(1, 3, 7)] and found.plan.block_tokens == 21
+
+
+def test_a_model_whose_positions_are_saved_says_so(twin):
+    plan = replay.plan(twin("Llama"), PROMPTS, [{Site("z", 0): edits.zero()}])
+    assert str(plan.savings) == "saves layers, positions, reads"
+    assert "1 cells × 3 prompts: 0 change nothing; 1.0 forward passes instead of 1" in str(plan)
+
+
+def test_planning_runs_the_prompts_once(twin, watching):
+    model = twin("Qwen 3")
+    cells = [{Site("z", layer): edits.zero(heads=[h])} for layer in (0, 1) for h in range(4)]
+    with watching(model) as calls:
+        replay.plan(model, PROMPTS, cells)
+    assert calls == [(0, 3, 7), (1, 3, 7)]
+
+
+def test_what_differs_by_rounding_alone_is_the_recorded_run_to_the_last_bit(twin, replayed):
+    model = twin("GPT-2")
+    cell = {Site("resid_pre", 0): edits.scale(1 + 1e-7, positions=[1])}
+    found = replayed(model, PROMPTS, [cell], check=0)
+    assert found.plan.block_tokens > 0 and found.trail.below_rounding == 3
+    assert found.logits[0].equal(found.base)
