@@ -17,12 +17,7 @@ from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
 from workbench.patching.graph import Graph, Part
 from workbench.patching.readers import PARTS, Projections, heads_of
-from workbench.patching.writers import (
-    Outputs,
-    added_by_attention,
-    attention_site,
-    carried,
-)
+from workbench.patching.writers import Outputs, added_by_attention, attention_site, carried
 from workbench.tasks import Task
 
 Edit = Callable[[Tensor], Tensor]
@@ -203,7 +198,7 @@ class _Cut:
 
         return read
 
-    def _inputs(self, layer: int) -> "_Inputs":
+    def _inputs(self, layer: int) -> _Inputs:
         """What those readers of a layer's attention take in that have a cut edge."""
         columns, writers = self.graph.attention_readers(layer), self.graph.attention_writers(layer)
         cut = self.cut[:, : writers.start, columns]

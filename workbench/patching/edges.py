@@ -27,12 +27,7 @@ from workbench.patching.graph import Graph
 from workbench.patching.provenance import labels
 from workbench.patching.readers import PARTS, Projections
 from workbench.patching.scores import EdgeScores
-from workbench.patching.writers import (
-    Outputs,
-    carried,
-    differences,
-    writer_sites,
-)
+from workbench.patching.writers import Outputs, carried, differences, writer_sites
 from workbench.tasks import Task
 
 Along = Literal["nothing", "inputs", "activations"]
@@ -73,6 +68,7 @@ def attribute_edges(
     leaves; here each edge has the path of its own writer, so that the scores of a part add up
     to its exact effect. Costs one pass forward and back for each point ("activations": and
     part). Computed in the model's precision: an MLP's gradient is a difference of two.
+    `batch_size` prompts run at once; each takes the memory of one residual stream for each writer.
     """
     check_run(run, source)
     if along not in get_args(Along):
