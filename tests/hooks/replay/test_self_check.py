@@ -144,13 +144,13 @@ def test_a_model_that_gives_other_numbers_from_the_middle_is_run_from_the_first_
             assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_whose_blocks_give_other_numbers_alone_is_run_in_full(
-    naive, replayed, monkeypatch
-):
+def test_a_model_whose_blocks_give_other_numbers_alone_is_run_in_full(naive, replayed, monkeypatch):
     model = twins.make("Llama", seed=2)[0]
     real = Recording.run_block
     monkeypatch.setattr(
-        Recording, "run_block", lambda self, layer, hidden, **how: 2 * real(self, layer, hidden, **how)
+        Recording,
+        "run_block",
+        lambda self, layer, hidden, **how: 2 * real(self, layer, hidden, **how),
     )
     found = replayed(model, PROMPTS, CELLS)
     assert str(found.plan.savings) == (
