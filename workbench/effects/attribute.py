@@ -7,7 +7,7 @@ there. To first order it is (replacement - activation) . gradient (attribution p
 Estimates find candidates; `hooks.intervening` says what an effect is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -21,6 +21,7 @@ from workbench.effects.attribution import Attribution, Part, gathered
 from workbench.effects.integrated import Integrated, conducted, integrated
 from workbench.effects.nodes import ON_THE_STREAM, check_summed, per_node
 from workbench.effects.pair import Pair, Replacement, Run
+from workbench.effects.sources import Kind, Source, values
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
@@ -35,7 +36,7 @@ def attribute(
     metric: Metric,
     at: Run = "clean",
     method: Local | Integrated = "gradient",
-    replacement: Replacement = "other run",
+    source: Source | Kind | Mapping[Site, Tensor] = "counterfactual",
     summed: Sequence[str] = (),
     batch_size: int = 32,
 ) -> Attribution:
@@ -47,8 +48,9 @@ def attribute(
     method       "gradient": to first order. "exact softmax": queries and keys through the softmax
                  as it is, which first order misses where attention is saturated (the QK fix of
                  AtP*); other sites as by "gradient". `Integrated(...)`: along a path.
-    replacement  "other run"; "zero"; or site -> tensor that broadcasts to the activation, with or
-                 without a row for each prompt of the task.
+    source       what nodes are replaced by (`effects.Source`): "counterfactual" is the other run's
+                 activation. Or site -> tensor that broadcasts to the activation, with or without a
+                 row for each prompt of the task.
     summed       axes along which nodes are replaced together, such as ("pos",). All others tell
                  nodes apart: pos, head, neuron; query and key for attention.
 
@@ -56,10 +58,10 @@ def attribute(
     head. Any metric will do that has a slope at the run.
     """
     wanted = _checked(model, sites, at=at, summed=summed)
-    pair = Pair(model, task, metric, at, replacement)
+    pair = Pair(model, task, metric, at, _replacement(model, task, wanted, source=source, at=at))
     if isinstance(method, Integrated):
-        if method.path == "inputs" and replacement != "other run":
-            raise ValueError('path="inputs" leads to the other run: leave replacement out')
+        if method.path == "inputs" and pair.replacement != "counterfactual":
+            raise ValueError('path="inputs" leads to the other run: leave source out')
         done = [
             integrated(one, wanted, method=method, summed=summed)
             for one in pair.batches(batch_size)
@@ -70,7 +72,7 @@ def attribute(
             estimates = _Estimates(one, wanted, method, summed)
             found = one.gradients(estimates.reads)
             done.append(Part.of(estimates(found), found.measured))
-    return gathered(pair, done, method=str(method), summed=summed)
+    return gathered(pair, done, method=str(method), source=source, summed=summed)
 
 
 def grad_drop(
@@ -81,7 +83,7 @@ def grad_drop(
     metric: Metric,
     at: Run = "clean",
     method: Local = "gradient",
-    replacement: Replacement = "other run",
+    source: Source | Kind | Mapping[Site, Tensor] = "counterfactual",
     summed: Sequence[str] = (),
     batch_size: int = 32,
 ) -> Attribution:
@@ -93,7 +95,7 @@ def grad_drop(
     without that layer, which is left out of its mean. One pass back for each layer.
     """
     wanted = _checked(model, sites, at=at, summed=summed)
-    pair = Pair(model, task, metric, at, replacement)
+    pair = Pair(model, task, metric, at, _replacement(model, task, wanted, source=source, at=at))
     layers = model.cfg.n_layers
     if layers < 2:
         raise ValueError(f"grad_drop holds one layer fixed at a time; this model has {layers}")
@@ -110,7 +112,7 @@ def grad_drop(
         assert values is not None
         count = {site: layers - (site.stream not in ON_THE_STREAM) for site in wanted}
         done.append(Part.of({site: total[site] / count[site] for site in wanted}, values))
-    return gathered(pair, done, method=f"GradDrop of {method}", summed=summed)
+    return gathered(pair, done, method=f"GradDrop of {method}", source=source, summed=summed)
 
 
 def conductance(
@@ -134,7 +136,26 @@ def conductance(
     wanted = _checked(model, sites, at=at, summed=summed)
     pair = Pair(model, task, metric, at)
     done = [conducted(one, wanted, steps=steps, summed=summed) for one in pair.batches(batch_size)]
-    return gathered(pair, done, method=f"conductance, {steps} steps", summed=summed)
+    return gathered(
+        pair, done, method=f"conductance, {steps} steps", source="counterfactual", summed=summed
+    )
+
+
+def _replacement(
+    model: HookedModel,
+    task: Task,
+    sites: Sequence[Site],
+    *,
+    source: Source | Kind | Mapping[Site, Tensor],
+    at: Run,
+) -> Replacement:
+    """What each pair of a batch can find by itself, or tensors over the whole task."""
+    if isinstance(source, Mapping):
+        return source
+    source = Source.of(source)
+    if source.kind == "counterfactual" or source.kind == "zero":
+        return source.kind
+    return values(model, task, sites, source=source, run=at)
 
 
 @dataclass(eq=False)

@@ -13,12 +13,10 @@ from torch import Tensor
 from hooks import Site
 from workbench.effects.nodes import node_axes
 from workbench.effects.pair import Pair
+from workbench.effects.sources import Source
 
 GAP = 1e-3
 """A sum over nodes that misses the effect of all of them together by more is flagged."""
-
-
-_BY = {"other run": "what the other run has there", "zero": "zeros", "own": "tensors of its own"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Attribution(Mapping[Site, Tensor]):
     in a prompt has 0. Along an axis in `summed`, all nodes are replaced together.
 
     at           the run whose nodes are replaced, and at which gradients are taken
-    replacement  what by: what the "other run" has there, "zero", or the caller's "own" tensors
+    source       what by: a kind of `effects.Source`, or the caller's "own" tensors
     baseline     the metric of that run
     gap          site -> by how much the nodes' sum misses the effect of replacing all of them at
                  once (mean absolute miss, as a part of the mean absolute effect, or of 1 % of the
@@ -52,7 +50,7 @@ class Attribution(Mapping[Site, Tensor]):
     baseline: Float[Tensor, " batch"]
     at: str
     method: str
-    replacement: str
+    source: str
     summed: tuple[str, ...]
     metric: str
     unit: str
@@ -125,7 +123,7 @@ class Attribution(Mapping[Site, Tensor]):
         return (
             f"Strongest of {count} nodes of {self.model} for {self.metric} ({self.unit}) on "
             f"{self.task}, by {self.method} at the {self.at} run "
-            f"({float(self.baseline.mean()):+.2f}), replaced by {_BY[self.replacement]}: {top}. "
+            f"({float(self.baseline.mean()):+.2f}), source {self.source}: {top}. "
             f"{self.caveat}"
         ).strip()
 
@@ -155,20 +153,24 @@ class Part:
 
 
 def gathered(
-    pair: Pair, parts: Sequence[Part], *, method: str, summed: Sequence[str]
+    pair: Pair,
+    parts: Sequence[Part],
+    *,
+    method: str,
+    source: Source | str | Mapping[Site, Tensor],
+    summed: Sequence[str],
 ) -> Attribution:
     """The parts of all batches as one attribution."""
     baseline = torch.cat([part.baseline for part in parts])
     least = 0.01 * float(baseline.abs().mean())
     gap = {site: _gap([part.sums[site] for part in parts], least) for site in parts[0].sums}
-    own = pair.replacement if isinstance(pair.replacement, str) else "own"
     origin = getattr(pair.model, "origin", None)
     return Attribution(
         per_prompt={site: _joined([part.found[site] for part in parts]) for site in parts[0].found},
         baseline=baseline,
         at=pair.at,
         method=method,
-        replacement=own,
+        source="own" if isinstance(source, Mapping) else str(source),
         summed=tuple(summed),
         metric=pair.metric.name,
         unit=pair.metric.unit,

@@ -24,8 +24,8 @@ from workbench.effects.measure import measure
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
-Replacement = Literal["other run", "zero"] | Mapping[Site, Tensor]
-"""What nodes are replaced by: what the other run has there, zeros, or tensors of one's own."""
+Replacement = Literal["counterfactual", "zero"] | Mapping[Site, Tensor]
+"""What nodes are replaced by: what the other run has there, nothing, or these tensors."""
 
 _FLAT = {torch.float32: 1e-5, torch.float64: 1e-9}  # slopes below this are rounding
 
@@ -38,7 +38,7 @@ class Pair:
     task: Task
     metric: Metric
     at: Run
-    replacement: Replacement = "other run"
+    replacement: Replacement = "counterfactual"
     start: int = 0  # the first prompt's place in the whole task
 
     def batches(self, size: int) -> Iterator["Pair"]:
@@ -93,10 +93,10 @@ class Pair:
         }
 
     def _own(self, site: Site, activation: Tensor) -> Tensor:
-        """The caller's replacement for these prompts, in the shape of the activation."""
+        """The given replacement for these prompts, in the shape of the activation."""
         own = self.replacement
         if not isinstance(own, Mapping) or site not in own:
-            raise KeyError(f"replacement has nothing for {site}: give a tensor for every site")
+            raise KeyError(f"source has nothing for {site}: give a tensor for every site")
         value = own[site].to(activation)
         if value.ndim == activation.ndim and value.shape[0] > 1:  # one for each prompt of the task
             value = value[self.start : self.start + activation.shape[0]]

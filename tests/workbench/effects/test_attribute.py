@@ -132,9 +132,7 @@ def test_at_the_corrupt_run_every_node_has_the_score_of_transformer_lens(
 def test_replacing_by_zero_is_minus_the_slope_of_a_mask_on_the_head(tiny_gqa):
     task = tasks.ioi(tiny_gqa, prompts=4, seed=0)
     site, head = Site("z", 1), 2
-    found = effects.attribute(
-        tiny_gqa, task, [site], metric=DIFF, replacement="zero", summed=["pos"]
-    )
+    found = effects.attribute(tiny_gqa, task, [site], metric=DIFF, source="zero", summed=["pos"])
     mask = torch.ones(4, 1, 4, 1, requires_grad=True)
     with torch.enable_grad(), intervening(tiny_gqa, {site: lambda z: z * mask}):
         (slope,) = torch.autograd.grad(DIFF(tiny_gqa(task.clean), task).sum(), mask)
@@ -168,17 +166,30 @@ def test_ones_own_tensors_replace_like_the_other_run_whatever_the_batches(padded
     expected = effects.attribute(model, padded, wanted, metric=DIFF)
     own = other_run(model, padded, wanted)
     for size in (1, 2, 32):
-        found = effects.attribute(
-            model, padded, wanted, metric=DIFF, replacement=own, batch_size=size
-        )
+        found = effects.attribute(model, padded, wanted, metric=DIFF, source=own, batch_size=size)
         for site in wanted:
             assert_close(found[site], expected[site], rtol=1e-4, atol=1e-5)
     constant = {Site("z", 1): torch.full((4, 8), 0.5)}
-    found = effects.attribute(model, padded, constant, metric=DIFF, replacement=constant)
+    found = effects.attribute(model, padded, constant, metric=DIFF, source=constant)
     everywhere_half = {Site("z", 1): torch.full((3, 7, 4, 8), 0.5)}
-    again = effects.attribute(model, padded, constant, metric=DIFF, replacement=everywhere_half)
+    again = effects.attribute(model, padded, constant, metric=DIFF, source=everywhere_half)
     assert_close(found[Site("z", 1)], again[Site("z", 1)], rtol=0, atol=0)
-    assert found.replacement == "own"
+    assert found.source == "own"
+
+
+@pytest.mark.parametrize("kind", ["mean", "mean per position", "resample"])
+def test_any_source_is_that_of_exact_interventions_whatever_the_batches(kind, even):
+    model, _ = twins.make("Llama")
+    wanted = [Site("z", 1), Site("resid_mid", 0)]
+    written = effects.values(model, even, wanted, source=kind, run="corrupt")
+    expected = effects.attribute(model, even, wanted, metric=DIFF, at="corrupt", source=written)
+    for size in (1, 32):
+        found = effects.attribute(
+            model, even, wanted, metric=DIFF, at="corrupt", source=kind, batch_size=size
+        )
+        for site in wanted:
+            assert_close(found[site], expected[site], rtol=1e-4, atol=1e-5)
+    assert found.source == kind and f"source {kind}:" in found.sentence()
 
 
 def test_what_is_summed_is_replaced_together_which_adds_up_to_first_order(padded):
@@ -258,9 +269,7 @@ def test_grad_drop_is_the_mean_size_of_estimates_with_each_layer_written_as_cons
         kept = [s for s in kept if s != Site("resid_mid", layer)]
         seen = capture(model, padded.clean, parts)
         with intervening(model, {part: edits.replace(seen[part]) for part in parts}):
-            here = effects.attribute(
-                model, padded, kept, metric=DIFF, replacement=own, method=method
-            )
+            here = effects.attribute(model, padded, kept, metric=DIFF, source=own, method=method)
         for site in kept:
             total[site] = total[site] + here[site].abs()
     for site in wanted:
@@ -319,12 +328,12 @@ def test_bad_questions_are_refused_before_anything_runs(padded):
         ask([Site("z", 0)], summed=["neuron"])
     with pytest.raises(ValueError, match=r"write summed=\('pos',\)"):
         ask([Site("z", 0)], summed="pos")
-    with pytest.raises(KeyError, match="replacement has nothing for z 1"):
-        ask([Site("z", 1)], replacement={Site("z", 0): torch.zeros(4, 8)})
+    with pytest.raises(KeyError, match="source has nothing for z 1"):
+        ask([Site("z", 1)], source={Site("z", 0): torch.zeros(4, 8)})
     with pytest.raises(ValueError, match=r"cannot replace z 1, of shape \(3, 7, 4, 8\)"):
-        ask([Site("z", 1)], replacement={Site("z", 1): torch.zeros(5, 8)})
+        ask([Site("z", 1)], source={Site("z", 1): torch.zeros(5, 8)})
     with pytest.raises(ValueError, match="leads to the other run"):
-        ask([Site("z", 1)], replacement="zero", method=effects.Integrated(path="inputs"))
+        ask([Site("z", 1)], source="zero", method=effects.Integrated(path="inputs"))
 
 
 def test_the_model_comes_out_as_it_went_in(padded):
@@ -361,7 +370,7 @@ def by_hand(**changed):
     fields = {
         "per_prompt": {Site("z", 1): z, Site("z", 0): z * 0.5, Site("neuron", 0): neuron},
         "baseline": torch.ones(3), "at": "clean", "method": "gradient",
-        "replacement": "other run", "summed": (), "metric": "logit_diff", "unit": "nats",
+        "source": "counterfactual", "summed": (), "metric": "logit_diff", "unit": "nats",
         "task": "a task", "task_digest": "", "model": "a model", "model_digest": "",
     }  # fmt: skip
     return effects.Attribution(**{**fields, **changed})

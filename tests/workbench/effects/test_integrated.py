@@ -99,7 +99,7 @@ def test_from_zero_it_is_that_of_knowledge_neurons(even):
     model, _ = twins.make("GPT-2")
     site = Site("neuron", 1)
     method = Integrated("midpoint", 32)
-    found = effects.attribute(model, even, [site], metric=DIFF, method=method, replacement="zero")
+    found = effects.attribute(model, even, [site], metric=DIFF, method=method, source="zero")
     plain = effects.measure(model, even, metric=DIFF)
     zeroed = effects.measure(model, even, metric=DIFF, edits={site: edits.zero()})
     assert_close(found[site].sum((0, 1)), zeroed - plain, rtol=0.01, atol=1e-3)
