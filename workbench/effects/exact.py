@@ -95,9 +95,9 @@ def exact(
     run     the edits are made in the task's "clean" or its "corrupt" prompts
     memory  what the sweep may hold beside the model; batches are made to fit
     keep    a folder in which results are kept as they come: when the sweep is interrupted, the
-            same call goes on where it stopped. Own functions as edits cannot be kept
+            same call goes on where it stopped. Own functions, as edits or metrics, cannot be kept
     """
-    folder = folder_for(keep, cells)
+    folder = folder_for(keep, cells, metrics)
     planned = _plan(
         model, task, cells, metrics=metrics, run=run, memory=memory, check=check, seed=seed,
         most=None if folder is None else _CELLS_A_BATCH,
