@@ -227,7 +227,9 @@ def _savings(
     why = _why_not_positions(notes, tape)
     if not why and at > 0:
         middle = (at + 1) // 2
-        why = "" if _agrees(whole, row, middle, close) else "positions: a suffix gives other numbers"
+        why = (
+            "" if _agrees(whole, row, middle, close) else "positions: a suffix gives other numbers"
+        )
     reasons = "; ".join(reason for reason in (why, columns) if reason)
     return tail, Savings(True, not why, not columns, reasons)
 

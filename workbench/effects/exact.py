@@ -162,6 +162,12 @@ def _plan(
         raise ValueError("no metric was given: name at least one, such as metrics.logit_diff")
     if run not in ("clean", "corrupt"):
         raise ValueError(f"no run {run!r}: edits are made in the 'clean' or the 'corrupt' prompts")
+    for metric in metrics:
+        if metric.reference is not None and len(metric.reference) != len(task):
+            raise ValueError(
+                f"{metric.name} has a reference of {len(metric.reference)} prompts for "
+                f"{len(task)}: choose the same rows of both, metric[rows] and task[rows]"
+            )
     prompts = _prompts(task, run)
     return replay.plan(
         model, prompts, cells, reads=_reads(task, metrics), memory=memory, most=most,

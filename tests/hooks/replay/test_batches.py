@@ -12,9 +12,7 @@ from hooks.replay.planning import size
 from hooks.replay.recording import Recording
 
 LENGTHS = torch.tensor([7, 5, 3])
-PROMPTS = Prompts(
-    torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(1)), LENGTHS
-)
+PROMPTS = Prompts(torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(1)), LENGTHS)
 CELLS = [
     {Site(stream, layer): edits.zero(positions=position)}
     for stream in ("resid_pre", "z", "neuron")
@@ -36,7 +34,9 @@ def test_a_memory_size_is_a_number_of_bytes_or_a_number_with_a_unit(said, size_i
 
 @pytest.mark.parametrize("said", ["2", "lots", "2GiB", "-1GB", "GB", "", "1.2.3GB", ".MB", "2 G"])
 def test_what_is_no_size_is_refused_with_an_example(said):
-    with pytest.raises(ValueError, match=rf"memory {re.escape(repr(said))} is no size: write '2GB'"):
+    with pytest.raises(
+        ValueError, match=rf"memory {re.escape(repr(said))} is no size: write '2GB'"
+    ):
         size(said)
 
 

@@ -11,9 +11,7 @@ from hooks.replay.recording import Recording
 from hooks.replay.tape import Tape
 
 LENGTHS = torch.tensor([7, 5, 3])
-PROMPTS = Prompts(
-    torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(1)), LENGTHS
-)
+PROMPTS = Prompts(torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(1)), LENGTHS)
 GOOD = {Site("resid_pre", 1): edits.zero()}
 NAN = torch.full((32,), torch.nan)
 

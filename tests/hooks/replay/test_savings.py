@@ -9,9 +9,7 @@ from hooks.replay import Reads
 
 LENGTHS = torch.tensor([7, 5, 3])
 AT = torch.tensor([4, 2, 1])
-PROMPTS = Prompts(
-    torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(1)), LENGTHS
-)
+PROMPTS = Prompts(torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(1)), LENGTHS)
 
 
 def sources(model, *sites):
@@ -59,9 +57,7 @@ def test_the_tokens_sent_through_blocks_are_those_counted_by_hand(
 
 def test_blocks_below_the_edit_and_positions_before_it_are_not_run(twin, watching):
     model = twin("Gemma 3")
-    plan = replay.plan(
-        model, PROMPTS, [{Site("mlp_out", 1): edits.zero(positions=AT)}], check=0
-    )
+    plan = replay.plan(model, PROMPTS, [{Site("mlp_out", 1): edits.zero(positions=AT)}], check=0)
     with watching(model) as calls:
         replay.run(plan, [0], lambda rows, logits: logits[:, 0])
     assert sorted(calls) == [(1, 1, 3), (1, 1, 5), (1, 1, 6), (2, 1, 3), (2, 1, 5), (2, 1, 6)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from hooks import Prompts, Site, edits, replay
+from hooks import Prompts, Site, capture, edits, replay
 from hooks.replay import ReplayMismatch
 from hooks.replay.recording import Recording
 from hooks.replay.tape import Tape
@@ -66,7 +66,7 @@ def test_a_replay_that_goes_wrong_is_an_error_that_names_the_cell(
 ):
     model, (owner, name, wrong) = twin(architecture), WRONG[what]
     plan = replay.plan(model, PROMPTS, CELLS[:1], check=1)
-    [(cell, prompt)] = plan.checked
+    [(_, prompt)] = plan.checked
     monkeypatch.setattr(owner, name, wrong(getattr(owner, name)))
     said = rf"cell 0 \(resid_pre 0\), prompt {prompt}: replay and a full forward pass differ by"
     with pytest.raises(ReplayMismatch, match=said):
@@ -99,8 +99,6 @@ def test_as_many_cells_are_checked_as_was_asked_for_drawn_by_the_seed(twin, repl
 def test_a_check_draws_only_prompts_that_the_cell_changes(twin):
     tokens = PROMPTS.tokens.clone()
     model, site = twin("Llama"), Site("resid_pre", 1)
-    from hooks import capture
-
     tokens[1, 2] += 1
     source = capture(model, Prompts(tokens, PROMPTS.lengths), [site])[site]
     cells = [{site: edits.replace(source)}]
@@ -144,13 +142,13 @@ def test_a_model_that_gives_other_numbers_from_the_middle_is_run_from_the_first_
             assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_whose_blocks_give_other_numbers_alone_is_run_in_full(
-    naive, replayed, monkeypatch
-):
+def test_a_model_whose_blocks_give_other_numbers_alone_is_run_in_full(naive, replayed, monkeypatch):
     model = twins.make("Llama", seed=2)[0]
     real = Recording.run_block
     monkeypatch.setattr(
-        Recording, "run_block", lambda self, layer, hidden, **how: 2 * real(self, layer, hidden, **how)
+        Recording,
+        "run_block",
+        lambda self, layer, hidden, **how: 2 * real(self, layer, hidden, **how),
     )
     found = replayed(model, PROMPTS, CELLS)
     assert str(found.plan.savings) == (

@@ -70,9 +70,7 @@ def model():
 @pytest.fixture
 def sweep(model, padded) -> Sweep:
     reference = last_logits(model, padded.corrupt)[:, 0]
-    return Sweep(
-        model, padded, cells_of(), [metrics.logit_diff, metrics.minus_kl(reference)]
-    )
+    return Sweep(model, padded, cells_of(), [metrics.logit_diff, metrics.minus_kl(reference)])
 
 
 def test_keeping_results_does_not_change_them(sweep, tmp_path):
@@ -346,5 +344,8 @@ def test_some_prompts_of_an_edit_chosen_beforehand_are_part_of_what_it_is(sweep,
 
 def test_a_folder_that_holds_something_else_is_refused(sweep, tmp_path, unharmed):
     (tmp_path / "thesis.tex").write_text("")
-    with unharmed(sweep.model), pytest.raises(ValueError, match=r"holds 'thesis\.tex' and no shelf"):
+    with (
+        unharmed(sweep.model),
+        pytest.raises(ValueError, match=r"holds 'thesis\.tex' and no shelf"),
+    ):
         sweep(tmp_path)
