@@ -95,9 +95,9 @@ def exact(
     run     the edits are made in the task's "clean" or its "corrupt" prompts
     memory  what the sweep may hold beside the model; batches are made to fit
     keep    a folder in which results are kept as they come: when the sweep is interrupted, the
-            same call goes on where it stopped. Own functions as edits cannot be kept
+            same call goes on where it stopped. Own functions, as edits or metrics, cannot be kept
     """
-    folder = folder_for(keep, cells)
+    folder = folder_for(keep, cells, metrics)
     planned = _plan(
         model, task, cells, metrics=metrics, run=run, memory=memory, check=check, seed=seed,
         most=None if folder is None else _CELLS_A_BATCH,
@@ -162,6 +162,12 @@ def _plan(
         raise ValueError("no metric was given: name at least one, such as metrics.logit_diff")
     if run not in ("clean", "corrupt"):
         raise ValueError(f"no run {run!r}: edits are made in the 'clean' or the 'corrupt' prompts")
+    for metric in metrics:
+        if metric.reference is not None and len(metric.reference) != len(task):
+            raise ValueError(
+                f"{metric.name} has a reference of {len(metric.reference)} prompts for "
+                f"{len(task)}: choose the same rows of both, metric[rows] and task[rows]"
+            )
     prompts = _prompts(task, run)
     return replay.plan(
         model, prompts, cells, reads=_reads(task, metrics), memory=memory, most=most,

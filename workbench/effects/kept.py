@@ -15,6 +15,7 @@ from torch import Tensor
 from hooks import Edit, HookedModel, store
 from hooks.replay import Cell, Plan
 from workbench.metrics import Metric
+from workbench.models.bridge import digest
 from workbench.tasks import Task
 
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "interpretability-workbench")
@@ -34,16 +35,36 @@ def keeping(folder: Path) -> Iterator[None]:
         _folder.reset(token)
 
 
-def folder_for(keep: str | Path | None, cells: Sequence[Cell]) -> Path | None:
+def folder_for(
+    keep: str | Path | None, cells: Sequence[Cell], metrics: Sequence[Metric]
+) -> Path | None:
     """Where a sweep's results are kept: where it was told to, or where an open `keeping` says.
 
-    Own functions as edits cannot be kept, which is an error only where it was asked for.
+    Own functions as edits or metrics cannot be kept, which is an error only where it was asked for.
     """
-    if keep is not None:
-        return Path(keep)
-    given = [edit for cell in cells for edit in cell.values()]
-    listed = [one for edit in given for one in (edit if isinstance(edit, Sequence) else [edit])]
-    return _folder.get() if all(isinstance(edit, Edit) for edit in listed) else None
+    own = _own(cells, metrics)
+    if keep is None:
+        return None if own else _folder.get()
+    if own:
+        raise ValueError(
+            f"{own} is a function of your own, whose results cannot be kept: nobody can tell when "
+            "it has changed. Use those of hooks.edits and workbench.metrics, or keep=None"
+        )
+    return Path(keep)
+
+
+def _own(cells: Sequence[Cell], metrics: Sequence[Metric]) -> str:
+    """The first edit or metric that is a function of the caller's; empty where there is none."""
+    for metric in metrics:
+        if metric.function.__module__ != Metric.__module__:
+            return f"the metric {metric.name}"
+    for cell in cells:
+        for site, given in cell.items():
+            for edit in given if isinstance(given, Sequence) else (given,):
+                ours = isinstance(edit, Edit) and edit.change.__module__.startswith("hooks.")
+                if not ours:
+                    return f"the edit at {site}"
+    return ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +86,10 @@ class Kept:
         common = hashlib.sha256(_METHOD.encode())
         tokens = plan.recording.prompts.tokens * plan.recording.prompts.mask
         for part in (
-            model.origin.digest,
+            digest(model.original_model),  # as they are now, whatever they were when loaded
             str(plan.recording.resid[0].dtype),
             task.digest,
-            _digest(tokens),
+            *(_digest(part) for part in (tokens, task.answer, task.foil)),
             *(f"{metric.name} {metric.rows} {metric.columns}" for metric in metrics),
             *(_digest(metric.reference) for metric in metrics if metric.reference is not None),
             *(f"{name} {metadata.version(name)}" for name in _LIBRARIES),
@@ -101,11 +122,7 @@ def _key(common: str, cell: Cell, digests: dict[int, str]) -> str:
     content = hashlib.sha256(common.encode())
     for site, given in sorted(cell.items()):
         for edit in given if isinstance(given, Sequence) else (given,):
-            if not isinstance(edit, Edit):
-                raise ValueError(
-                    f"the edit at {site} is a function of your own, whose results cannot be kept: "
-                    "nobody can tell when it has changed. Use hooks.edits, or keep=None"
-                )
+            assert isinstance(edit, Edit)
             parts = [edit.name, edit.heads, edit.neurons, edit.positions, *edit.parts]
             said = [_part(part, digests) for part in parts]
             content.update(f"{site} {said}\n".encode())

@@ -217,7 +217,7 @@ def test_replay_is_a_full_forward_pass(twin, naive, replayed, architecture, data
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", twins.ARCHITECTURES)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_replay_is_a_full_forward_pass_in_many_more_cases(
     twin, naive, replayed, architecture, data

@@ -39,7 +39,7 @@ def sources(model, *sites):
         (Site("resid_post", 1), edits.zero(), "last", 0),
         (Site("final"), edits.zero(), "all", 0),
     ],
-    ids=str,
+    ids=lambda given: given.name if isinstance(given, edits.Edit) else str(given),
 )
 def test_the_tokens_sent_through_blocks_are_those_counted_by_hand(
     twin, watching, replayed, site, edit, rows, tokens

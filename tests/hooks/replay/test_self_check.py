@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from hooks import Prompts, Site, edits, replay
+from hooks import Prompts, Site, capture, edits, replay
 from hooks.replay import ReplayMismatch
 from hooks.replay.recording import Recording
 from hooks.replay.tape import Tape
@@ -99,8 +99,6 @@ def test_as_many_cells_are_checked_as_was_asked_for_drawn_by_the_seed(twin, repl
 def test_a_check_draws_only_prompts_that_the_cell_changes(twin):
     tokens = PROMPTS.tokens.clone()
     model, site = twin("Llama"), Site("resid_pre", 1)
-    from hooks import capture
-
     tokens[1, 2] += 1
     source = capture(model, Prompts(tokens, PROMPTS.lengths), [site])[site]
     cells = [{site: edits.replace(source)}]

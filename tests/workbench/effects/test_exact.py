@@ -220,9 +220,11 @@ def test_pairs_of_unequal_length_are_refused_by_name(task):
         replace(task, corrupt=longer)
 
 
-def test_a_reference_of_other_prompts_is_refused(model, task, unharmed):
-    reference = last_logits(model, task.clean)[:2, 0]
-    with unharmed(model), pytest.raises(Exception, match=r"reference of 2 prompts|index 2 is out"):
+@pytest.mark.parametrize("rows", [[0, 1], [0, 1, 2, 0]])
+def test_a_reference_of_other_prompts_is_refused(model, task, unharmed, rows):
+    reference = last_logits(model, task.clean)[rows, 0]
+    said = f"minus_kl has a reference of {len(rows)} prompts for 3: choose the same rows"
+    with unharmed(model), pytest.raises(ValueError, match=said):
         effects.exact(
             model, task, [{Site("z", 0): edits.zero()}], metrics=[metrics.minus_kl(reference)]
         )

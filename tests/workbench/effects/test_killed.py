@@ -1,0 +1,199 @@
+"""Sweeps that are killed at any moment lose and repeat nothing that was finished."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hooks.store import Shelf
+
+# Forks the sweeps it is told to start, which is faster than loading everything for each. A sweep
+# says which batch it begins, and which it has put on the shelf; its results go to a file.
+_NURSERY = """
+import json, os, sys, tempfile, traceback
+sys.path.insert(0, sys.argv[1])
+os.environ["TQDM_DISABLE"] = "1"
+import torch
+torch.set_num_threads(1)
+from safetensors.torch import save_file
+from hooks import Site, edits, replay
+from workbench import effects, metrics, models, tasks
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+exact = sys.modules["workbench.effects.exact"]
+exact._CELLS_A_BATCH = 2
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the plan that each sweep prints
+model = models.load("tiny")
+task = tasks.ioi(model, prompts=3, seed=0)
+cells = [
+    {Site(stream, layer): edits.scale(factor)}
+    for factor in (0.0, 0.5, 1.5, 2.0, 3.0)
+    for stream in ("resid_pre", "z", "v", "neuron")
+    for layer in (0, 1)
+]
+
+def told_of(batch):
+    return "-".join(map(str, sorted(batch)))
+
+def sweep(folder, values):
+    real_run, real_write = replay.run, exact.Kept.write
+    def run(plan, batch, *rest, **named):
+        say("begins", told_of(batch))
+        return real_run(plan, batch, *rest, **named)
+    def write(kept, found):
+        real_write(kept, found)
+        say("put", told_of(found), *[kept.keys[cell] for cell in sorted(found)])
+    replay.run, exact.Kept.write = run, write
+    found = effects.exact(
+        model, task, cells, metrics=[metrics.logit_diff, metrics.answer_logprob], keep=folder
+    )
+    save_file({"values": found.values, "baseline": found.baseline}, values)
+
+with tempfile.TemporaryDirectory() as warm:  # what is loaded at the first call is loaded here
+    effects.exact(model, task, cells[:1], metrics=[metrics.logit_diff], keep=warm + "/it")
+
+say("ready")
+for line in sys.stdin:
+    told = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        try:
+            sweep(told["folder"], told["values"])
+            os._exit(0)
+        except BaseException:
+            say("broke", repr(traceback.format_exc()).replace(" ", "_"))
+            os._exit(1)
+    say("started", child)
+    say("ended", os.waitpid(child, 0)[1])
+"""
+
+BATCHES = 20
+
+
+class Nursery:
+    """Starts sweeps, kills them, and tells what they said before."""
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).parents[3])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _NURSERY, root],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.begun: list[str] = []
+        self.put: dict[str, list[str]] = {}
+        self._until("ready")
+
+    def sweep(self, folder: Path, values: Path, *, kill_after: float | None = None) -> bool:
+        """Whether a sweep came to its end, or was killed so many seconds after its start."""
+        assert self.process.stdin is not None
+        told = {"folder": str(folder), "values": str(values)}
+        self.process.stdin.write(json.dumps(told) + "\n")
+        self.process.stdin.flush()
+        self.begun, self.put = [], {}
+        [child] = self._until("started")
+        if kill_after is not None:
+            time.sleep(kill_after)
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        [status] = self._until("ended")
+        assert int(status) in (0, signal.SIGKILL)
+        return int(status) == 0
+
+    def _until(self, word: str) -> list[str]:
+        assert self.process.stdout is not None
+        while (line := self.process.stdout.readline().split())[0] != word:
+            assert line[0] != "broke", line[1]
+            if line[0] == "begins":
+                self.begun.append(line[1])
+            elif line[0] == "put":
+                self.put[line[1]] = line[2:]
+        return line[1:]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.process.kill()
+    nursery.process.communicate()
+
+
+def check_killed(nursery: Nursery, folder: Path, kills: int, seed: int) -> None:
+    """Kill sweeps at random moments until there were so many kills, each sweep to its end."""
+    rng = random.Random(seed)
+    began = time.monotonic()
+    assert nursery.sweep(folder / "whole", folder / "whole.safetensors")
+    took = time.monotonic() - began
+    batches = list(nursery.begun)
+    assert len(batches) == BATCHES == len(nursery.put)
+    whole = load_file(folder / "whole.safetensors")
+    killed = rounds = 0
+    while killed < kills:
+        rounds += 1
+        killed += killed_and_resumed(nursery, folder / str(rounds), batches, whole, rng, took)
+    assert killed >= kills
+
+
+def killed_and_resumed(nursery, folder, batches, whole, rng, took) -> int:
+    """One sweep, killed again and again until it is done; how often it was killed."""
+    folder.mkdir()
+    shelf, values = folder / "kept", folder / "values.safetensors"
+    acknowledged: dict[str, list[str]] = {}
+    begun: list[str] = []
+    killed = 0
+    while not nursery.sweep(shelf, values, kill_after=rng.uniform(0, took / 2)):
+        killed += 1
+        assert not values.exists()
+        # What was finished in an earlier life is not begun again, and all goes on in order.
+        assert not set(nursery.begun) & set(acknowledged)
+        acknowledged |= nursery.put
+        begun += nursery.begun
+        assert len(begun) <= len(set(begun)) + killed  # at most one batch done again for a kill
+        check_acknowledged(shelf, acknowledged)
+        if killed % 8 == 0:  # a sweep that is killed before its first batch never ends
+            took *= 1.5
+    begun += nursery.begun
+    acknowledged |= nursery.put
+    assert set(begun) == set(batches)
+    check_complete(Shelf.open(shelf))
+    found = load_file(values)
+    for name in ("values", "baseline"):
+        assert torch.equal(found[name], whole[name])
+    return killed
+
+
+def check_acknowledged(path: Path, acknowledged: dict[str, list[str]]) -> None:
+    """All that a sweep said it had put is there, undamaged."""
+    keys = [key for of in acknowledged.values() for key in of]
+    if keys:
+        there = Shelf.open(path, missing="refuse").get(keys)
+        assert len(there) == len(keys) == 2 * len(acknowledged)
+
+
+def check_complete(shelf: Shelf) -> None:
+    """Each cell is there once, in one blob for each batch, and nothing else is."""
+    assert len(shelf.keys()) == 2 * BATCHES
+    shelf.clean()
+    assert len(list((shelf.path / "blobs").iterdir())) == BATCHES
+    assert not list((shelf.path / "partial").iterdir())
+
+
+def test_a_sweep_killed_at_random_goes_on_to_the_same_bits(nursery, tmp_path):
+    check_killed(nursery, tmp_path, kills=3, seed=0)
+
+
+@pytest.mark.slow
+def test_sweeps_killed_sixty_times_at_random_go_on_to_the_same_bits(nursery, tmp_path):
+    check_killed(nursery, tmp_path, kills=60, seed=1)
