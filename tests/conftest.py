@@ -1,11 +1,15 @@
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from hooks import Prompts
+from hooks.conformance.check import attached
 from workbench import models
+from workbench.models.bridge import digest
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars hide what failed
 
@@ -52,3 +56,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the public data sets that this test reads are not beside the repository")
     return folder
+
+
+@contextmanager
+def _unharmed(model) -> Iterator[None]:
+    model(torch.tensor([[3, 4, 5]]))  # transformers installs hooks of its own on first use
+    hooks, weights, state = attached(model), digest(model.original_model), torch.get_rng_state()
+    yield
+    assert attached(model) == hooks
+    assert digest(model.original_model) == weights
+    assert torch.get_rng_state().equal(state)
+
+
+@pytest.fixture(scope="session")
+def unharmed() -> Callable[..., AbstractContextManager[None]]:
+    """`with unharmed(model):` no hook, no other weight, no drawn number is left behind."""
+    return _unharmed

@@ -57,17 +57,20 @@ class Work:
 
 def steps_of(model: HookedModel, cell: Cell) -> tuple[Step, ...] | None:
     """The cell's edits in the order in which they take place; None where it must run in full."""
-    found = []
+    found, in_full = [], False
     for site, given in cell.items():
         check_writable(model, site)
         edits = tuple(given) if isinstance(given, Sequence) else (given,)
         if not edits:
             raise ValueError(f"no edit was given for {site}")
         if site.stream == "embed" or not all(isinstance(edit, Edit) for edit in edits):
-            return None
+            in_full = True
+            continue
         at = site.layer + (site.stream == "resid_post")
         at = model.cfg.n_layers if site.stream == "final" else at
         found.append(Step(site, edits, at))  # pyright: ignore[reportArgumentType]
+    if in_full:
+        return None
     if not found:
         raise ValueError("a cell without edits: give each at least one {site: edit}")
     # resid_post of a block comes before resid_pre of the next; resid_mid after attn_out.
@@ -106,11 +109,14 @@ class Changes:
         entry = torch.full((batch,), layers + 1, device=device)
         start = torch.full((batch,), length, device=device)
         at = torch.arange(length, device=device)
+        looks_anywhere = any("query" in step.site.axes for step in steps)
         for step in steps:
-            changed = self._changed(step)
+            differs = self._changed(step)
+            changed = differs & self._reaches(step)
             first = torch.where(changed, at, length).min(dim=1).values
             start = torch.minimum(start, first)
-            entry = torch.where(changed.any(dim=1), entry.clamp(max=step.at), entry)
+            felt = differs if looks_anywhere else changed  # edited attention may see padding
+            entry = torch.where(felt.any(dim=1), entry.clamp(max=step.at), entry)
         rows = (start < length).nonzero()[:, 0]
         if len(rows) == 0:
             return None
@@ -118,7 +124,7 @@ class Changes:
         return Work(index, steps, rows, entry[rows], start[rows])
 
     def _changed(self, step: Step) -> Bool[Tensor, "batch pos"]:
-        """Where the recorded activation would be another one, and somebody could tell."""
+        """Where the recorded activation would be another one."""
         key = (step.site, tuple(id(edit) for edit in step.edits))
         if key not in self.known:
             self.known[key] = self._compare(step)
@@ -135,8 +141,7 @@ class Changes:
                     f"{edit.name} at {step.site} returned {tuple(after.shape)} {after.dtype}, the "
                     f"activation has {tuple(before.shape)} {before.dtype}"
                 )
-        differs = (after != before).movedim(window.pos_axis, 1).flatten(2).any(dim=2)
-        return differs & self._reaches(step)
+        return (after != before).movedim(window.pos_axis, 1).flatten(2).any(dim=2)
 
     def _recorded(self, step: Step) -> Tensor:
         return self.recording.resid[step.at] if step.between else self.recording.seen[step.site]

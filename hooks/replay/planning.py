@@ -103,6 +103,7 @@ def plan(
     check   so many cells, drawn with `seed`, are also run in full, on one prompt each
     """
     prompts, reads = Prompts.of(prompts), reads or Reads()
+    reads.check(len(prompts), model.cfg.d_vocab)
     if not cells:
         raise ValueError("no cells were given: a sweep needs at least one set of edits")
     steps = [steps_of(model, cell) for cell in cells]

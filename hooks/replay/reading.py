@@ -22,6 +22,17 @@ class Reads:
     rows: Literal["last", "all"] = "last"
     columns: Int[Tensor, "batch columns"] | None = None
 
+    def check(self, prompts: int, vocabulary: int) -> None:
+        """Raise unless the columns are those of so many prompts, in a vocabulary of this size."""
+        if self.columns is None:
+            return
+        count, largest = len(self.columns), int(self.columns.max())
+        if count != prompts or largest >= vocabulary:
+            raise ValueError(
+                f"columns of {count} prompts, with ids up to {largest}, for {prompts} prompts and "
+                f"a vocabulary of {vocabulary}: give a row of token ids for each prompt"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Tail:

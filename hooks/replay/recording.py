@@ -133,7 +133,7 @@ def record(model: HookedModel, prompts: Prompts, sites: Iterable[Site]) -> Recor
         stack.enter_context(model.hooks(fwd_hooks=_reading(sites, notes)))
         arguments = {} if tape is None else {"past_key_values": tape, "use_cache": True}
         kept = {"logits_to_keep": 1} if "logits_to_keep" in _arguments(model) else {}
-        model.original_model(prompts.tokens, attention_mask=prompts.mask, **arguments, **kept)
+        model(prompts, **arguments, **kept)
     seconds = perf_counter() - began
     if tape is not None and len(tape.recorded) != len(notes.calls):
         tape = None

@@ -1,12 +1,11 @@
 """The metric of a task's prompts, with or without edits, computing only the rows it reads."""
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Edit, HookedModel, Prompts, Site, intervening, last_logits
+from hooks import HookedModel, Prompts, intervening, last_logits
+from hooks.replay import Cell
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
@@ -17,7 +16,7 @@ def measure(
     task: Task,
     *,
     metric: Metric,
-    edits: Mapping[Site, Edit | Sequence[Edit]] | None = None,
+    edits: Cell | None = None,
     prompts: Prompts | None = None,
 ) -> Float[Tensor, " batch"]:
     """`metric` of each prompt in one forward pass, on the CPU, in the order of the task.

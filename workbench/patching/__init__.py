@@ -1,14 +1,15 @@
 """What changes when an activation of one run is put into another, for every place and every edge.
 
 `sweep` visits places: layers, positions, heads, neurons. `paths` finds what each head says to
-others, `path` what one chain of them does. Edges between the parts of a model are
-estimated from gradients (`attribute_edges`), or changed one by one (`exact_edges`, `acdc`). A
-`Circuit` is a value; `faithfulness`, `faithfulness_curve`, `completeness`, `minimality`,
-`against_chance`, `stability` and `agreement` say how good it is.
+others, `path` what one chain of them does; `causal_tracing` restores states under noise. Edges
+between the parts of a model are estimated from gradients (`attribute_edges`), or changed one by
+one (`exact_edges`, `acdc`). A `Circuit` is a value; `faithfulness`, `faithfulness_curve`,
+`completeness`, `minimality`, `against_chance`, `stability` and `agreement` say how good it is.
 """
 
 from workbench.patching.acdc import AcdcCircuit, acdc
 from workbench.patching.agreement import Agreement, Stability, agreement, stability
+from workbench.patching.causal_tracing import Noise, Severed, causal_tracing
 from workbench.patching.chance import AgainstChance, against_chance
 from workbench.patching.circuits import Circuit
 from workbench.patching.completeness import Completeness, completeness
@@ -33,6 +34,7 @@ from workbench.patching.ranking import Ranking
 from workbench.patching.scores import EdgeScores
 from workbench.patching.study import CircuitStudy, study_circuit
 from workbench.patching.sweeping import Running, Where, each, neurons, sweep, sweeps
+from workbench.patching.tracing import Tracing
 
 __all__ = [
     "AcdcCircuit",
@@ -49,19 +51,23 @@ __all__ = [
     "Graph",
     "Minimality",
     "Node",
+    "Noise",
     "Over",
     "PathEffects",
     "Place",
     "Ranking",
     "Running",
+    "Severed",
     "Stability",
     "Sweep",
     "Sweeps",
+    "Tracing",
     "Where",
     "acdc",
     "against_chance",
     "agreement",
     "attribute_edges",
+    "causal_tracing",
     "completeness",
     "each",
     "exact_edges",

@@ -100,6 +100,9 @@ def _layers(axes: Axes, result: DirectAttribution) -> None:
     marks.intervals(axes, layer + 0.2, **bounds)
     bounds = {"low": result.mlp_low.numpy(), "high": result.mlp_high.numpy()}
     marks.intervals(axes, layer - 0.2, **bounds)
+    axes.axvline(0, color=INK, linewidth=0.7)
     axes.set_title("whole layers", fontsize=8)
-    marks.layer_axes(axes, len(layer), label=f"wrote ({result.unit})")
+    axes.set(xlabel=f"wrote ({result.unit})", ylim=(-0.5, len(layer) - 0.5))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, steps=[1, 2, 5, 10]))
+    axes.grid(axis="x", color=LINES, linewidth=0.6)
     axes.legend(loc="best")

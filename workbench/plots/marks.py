@@ -219,14 +219,6 @@ def bar_axes(axes: Axes, names: Sequence[str], *, label: str) -> None:
     axes.set(xlabel=f"{label}\nwith 95 % bounds")
 
 
-def layer_axes(axes: Axes, layers: int, *, label: str) -> None:
-    """Lines that bars of every layer are read by, on the rows of a map beside them."""
-    axes.axvline(0, color=INK, linewidth=0.7)
-    axes.set(xlabel=label, ylim=(-0.5, layers - 0.5))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, steps=[1, 2, 5, 10]))
-    axes.grid(axis="x", color=LINES, linewidth=0.6)
-
-
 def curve(
     axes: Axes,
     x: Real[ndarray, " point"],

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from workbench import effects
 from workbench.runs import provenance
 from workbench.runs.folder import (
     building,
@@ -50,6 +49,8 @@ def record(
     What the sweeps of a run have done is kept until the run is complete: interrupted or killed, the
     same run goes on where it stopped, to the same result.
     """
+    from workbench import effects  # here, so that --help does not wait for torch
+
     _check(config)
     home = root_folder(root)
     place = place_of(home, provenance.name_of(run), id_of(config))

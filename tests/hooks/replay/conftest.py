@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from hooks import Prompts, Site, edits, intervening, last_logits, replay
-from hooks.conformance.check import attached
 from hooks.replay import Plan, Reads, Trail
 from workbench import models
 from workbench.models import twins
-from workbench.models.bridge import digest
 
 
 @cache
@@ -90,21 +88,6 @@ def _replayed(model, prompts, cells, reads=None, **how) -> Replayed:
 def replayed():
     """`replayed(model, prompts, cells, reads, **how)`: every cell by replay."""
     return _replayed
-
-
-@contextmanager
-def _unharmed(model) -> Iterator[None]:
-    hooks, weights, state = attached(model), digest(model.original_model), torch.get_rng_state()
-    yield
-    assert attached(model) == hooks
-    assert digest(model.original_model) == weights
-    assert torch.get_rng_state().equal(state)
-
-
-@pytest.fixture(scope="session")
-def unharmed() -> Callable[..., AbstractContextManager[None]]:
-    """`with unharmed(model):` no hook, no other weight, no drawn number is left behind."""
-    return _unharmed
 
 
 @contextmanager

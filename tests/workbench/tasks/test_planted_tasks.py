@@ -18,11 +18,12 @@ def program() -> models.Model:
 
 
 def said(model, prompts) -> list[list[str]]:
-    return [row[1:] for row in models.words(model, prompts)]
+    return [[word.strip() for word in row[1:]] for row in models.words(model, prompts)]
 
 
 def at(model, tokens, positions) -> list[str]:
-    return models.words(model, tokens[torch.arange(len(tokens)), positions])
+    said = models.words(model, tokens[torch.arange(len(tokens)), positions])
+    return [word.strip() for word in said]
 
 
 def test_each_planted_model_is_given_the_prompts_it_was_made_for(gates, program):
