@@ -40,7 +40,7 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
 notebooks: setup
-	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	TQDM_DISABLE=1 $(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean:
 	rm -rf .venv runs

@@ -7,12 +7,12 @@ Method     Exchange one stream of activations between a prompt and the same one 
            denoise puts clean values into corrupt prompts, noise corrupt into clean ones.
 Compare    The same prompts without a patch; the nearer noun (attractor) is the same in both.
            Bounds by bootstrap over prompts, p-values by sign flips corrected for all places.
-Read       Blue: the place carries the subject's number. Expect it at the subject in early
-           layers and at the attractor, the last token, in late ones. With --stream mlp_out or
-           attn_out: which layers wrote it there.
+Read       Blue: the place carries the subject's number. The default model has it at the subject
+           up to layer 26 and at the attractor, the last token, from layer 28 on: it is moved
+           at the very end. With --stream mlp_out or attn_out: which layers wrote it there.
 Caveat     Singular and plural subjects are both among the prompts, so that a preference for one
-           number whatever the subject does not show. Two tokens of each prompt differ from
-           prompt to prompt; positions with a word in common have it on the axis.
+           number whatever the subject does not show. On the axis stand the words that all
+           prompts share, the role where they differ, and "…" where there is none.
 
     python -m experiments.patching_agreement --prompts 32
 """

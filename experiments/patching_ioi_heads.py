@@ -8,9 +8,10 @@ Method     Exchange one head's output (z, at all tokens) between a clean prompt 
 Compare    The same prompts without a patch. Bounds by bootstrap over prompts, p-values by
            sign flips corrected for all heads.
 Read       Blue: the head carries the answer, as name movers and the heads that steer them do
-           (Wang et al. 2022). Red: it works against it, as negative name movers do. Large in
-           denoise and small in noise: it is enough but not needed, for others do the same
-           (backups); the other way round: it does nothing without others.
+           (Wang et al. 2022). Red: it works against it, as negative name movers do. In the
+           default model 20.0, 23.3, 17.4 and 29.1 are the strongest for it, 24.4 and 29.0
+           against it. Large in denoise and small in noise: enough but not needed, others do
+           the same; the other way round: it does nothing without others.
 Caveat     A patch turns a head from one answer to the other, it does not take the head away: its
            effect is about twice that of ablation, and backups that wake only when a head is
            silent do not show. Compare with head_ablation_ioi.

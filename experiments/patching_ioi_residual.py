@@ -9,9 +9,9 @@ Method     Exchange the residual stream of a clean and a corrupt prompt at one l
 Compare    The same prompts without a patch. Bounds by bootstrap over prompts, p-values by
            sign flips corrected for all places of a map.
 Read       Blue: the place carries the answer; restoring it brings the answer back (denoise),
-           breaking it takes it away (noise). Expect it at the second name (S2) in early layers
-           and at the last token (END) in late ones; the layers between are where attention
-           moves it. With --corruption third the names themselves differ too.
+           breaking it takes it away (noise). The default model has it at the second name (S2)
+           up to layer 20, at the last token (END) from layer 24 on, and at both between them,
+           where attention moves it. With --corruption third all names differ.
 Caveat     What the two prompts share cannot show: with exchanged names (swap) the tokens before
            S2 are the same, and their columns are zero by construction. One layer's stream
            holds all that earlier layers wrote: rows say by when, not by whom.
