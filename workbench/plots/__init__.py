@@ -19,9 +19,11 @@ from workbench.patching import (
     EdgeScores,
     FaithfulnessCurve,
     Minimality,
+    PathEffects,
     Ranking,
     Sweep,
     Sweeps,
+    Tracing,
 )
 from workbench.plots.circuits import (
     draw_acdc_circuit,
@@ -33,6 +35,7 @@ from workbench.plots.circuits import (
 from workbench.plots.heads import draw_head_effects
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
+from workbench.plots.paths import draw_path_effects, draw_tracing
 from workbench.plots.style import encoded
 
 __all__ = ["draw", "png", "save"]
@@ -58,6 +61,8 @@ draw.register(DirectAttribution, draw_direct_attribution)
 draw.register(Sweep, draw_sweep)
 draw.register(Sweeps, draw_sweeps)
 draw.register(Ranking, draw_ranking)
+draw.register(PathEffects, draw_path_effects)
+draw.register(Tracing, draw_tracing)
 draw.register(CircuitStudy, draw_circuit_study)
 draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)
