@@ -84,7 +84,7 @@ def paths(
         costs.append(f"{sum(runs.forwards):.1f} forward passes to find what receivers are told")
     per_sender = dict(zip(senders, torch.cat(found), strict=True))
     return _result(
-        model, task, per_sender, metric=metric, to=", ".join(map(str, receivers)),
+        model, task, per_sender, metric=metric, to=_named(receivers),
         between=between, direction=direction, cost="; ".join(costs), seed=running.seed,
     )  # fmt: skip
 
@@ -140,6 +140,10 @@ def _receivers(model: HookedModel, to: Node | Sequence[Node]) -> list[Point]:
     if twice:
         raise ValueError(f"{twice[0]} is among all heads of {twice[0].site}: name it once")
     return receivers
+
+
+def _named(receivers: Sequence[Point]) -> str:
+    return "the logits" if receivers[0].is_logits else ", ".join(map(str, receivers))
 
 
 def _is_head(to: object) -> bool:
