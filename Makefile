@@ -40,7 +40,7 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
 notebooks: setup
-	TQDM_DISABLE=1 $(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	$(BIN)/python tests/notebooks/keep.py
 
 clean:
 	rm -rf .venv runs

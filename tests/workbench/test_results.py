@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as draw
+from IPython.lib.pretty import pretty
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -460,3 +461,7 @@ def test_a_notebook_shows_the_sentence_escaped_and_the_drawing(effects, monkeypa
     assert "<metric>" not in shown
     results.drawn_by(lambda found: None)
     assert "<img" not in effects._repr_html_()
+
+
+def test_a_terminal_session_shows_the_sentence_and_no_tensors(effects):
+    assert pretty(effects) == effects.sentence()

@@ -90,8 +90,7 @@ def exact(
 
     The numbers are those of one full forward pass for each cell, at a fraction of the cost
     (`hooks.replay`). `check` cells, drawn with `seed`, are also run in full, on one prompt each;
-    a difference is an error that names the cell. The plan is printed before the run, where progress
-    is shown (TQDM_DISABLE=1 in the environment switches both off).
+    a difference is an error that names the cell. The plan is printed before the run.
 
     run     the edits are made in the task's "clean" or its "corrupt" prompts
     memory  what the sweep may hold beside the model; batches are made to fit
@@ -103,6 +102,7 @@ def exact(
         model, task, cells, metrics=metrics, run=run, memory=memory, check=check, seed=seed,
         most=None if folder is None else _CELLS_A_BATCH,
     )  # fmt: skip
+    tqdm.write(str(planned), file=sys.stderr)
     reduce = _reduction(task, metrics, run, planned.reads)
     baseline = replay.recorded(planned, reduce)
     values = baseline[None].repeat(len(cells), 1, 1)
@@ -130,8 +130,6 @@ def _carry_out(
         total=planned.block_tokens, desc=f"{len(planned.cells)} cells", mininterval=0.5, delay=0.5,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left",
     ) as bar:  # fmt: skip
-        if not bar.disable:
-            tqdm.write(str(planned), file=sys.stderr)
         trail.advance = bar.update
         for batch in planned.batches:
             found = {} if kept is None else kept.read(batch)

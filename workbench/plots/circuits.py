@@ -22,9 +22,6 @@ from workbench.patching.graph import ARROW
 from workbench.plots import graphs, marks
 from workbench.plots.style import INK, LEVEL, LINES, QUIET, new_figure, styled, titled
 
-EDGES = 30
-"""So many edges are drawn where a curve stands beside them."""
-
 _CURVE_HEIGHT = 3.2
 
 
@@ -42,11 +39,11 @@ def draw_circuit_study(result: CircuitStudy, ax: Axes | None = None) -> Figure:
             return titled(ax, title)
         weights = result.help.tolist()
         drawn = _Drawn.of(result.graph, result.edges, weights, total=result.graph.size)
-        width, height = drawn.size(EDGES)
+        width, height = drawn.size()
         figure = new_figure(width=max(7.0, width), height=_CURVE_HEIGHT + height)
         upper, lower = figure.subplots(2, 1, height_ratios=(_CURVE_HEIGHT, height))
         _kept(upper, *values, bounds=bounds, metric=result.metric, random=result.random.numpy())
-        drawn.on(lower, _help(result.metric, result.unit), EDGES)
+        drawn.on(lower, _help(result.metric, result.unit))
         return titled(upper, title)
 
 
@@ -143,14 +140,14 @@ class _Drawn:
         rows = {level: _row(level, graph.layers) for level in levels.values()}
         return cls(edges, links, levels, rows, total)
 
-    def size(self, most: int) -> graphs.Point:
+    def size(self) -> graphs.Point:
         """Inches that the graph takes."""
-        return graphs.graph_size(self.edges, self.levels, most=most, links=self.links)
+        return graphs.graph_size(self.edges, self.levels, links=self.links)
 
-    def on(self, axes: Axes, meaning: marks.Meaning, most: int) -> None:
+    def on(self, axes: Axes, meaning: marks.Meaning) -> None:
         """Draw it."""
         graphs.graph(
-            axes, self.edges, self.levels, meaning=meaning, most=most, row_names=self.rows,
+            axes, self.edges, self.levels, meaning=meaning, row_names=self.rows,
             links=self.links, total=self.total,
         )  # fmt: skip
 
@@ -187,9 +184,9 @@ def _graph(drawn: _Drawn, title: str, meaning: marks.Meaning, ax: Axes | None) -
     with styled():
         axes = ax
         if axes is None:
-            width, height = drawn.size(graphs.MOST_EDGES)
+            width, height = drawn.size()
             axes = new_figure(width=width, height=height).subplots()
-        drawn.on(axes, meaning, graphs.MOST_EDGES)
+        drawn.on(axes, meaning)
         return titled(axes, title)
 
 
@@ -210,7 +207,10 @@ def _kept(
         axes.plot([], [], color=QUIET, linewidth=0.8, label=f"{len(random)} times edges at random")
     marks.curve(axes, size, share, bounds=bounds, label="the first edges of the ranking")
     axes.plot(size, share, "o", color=marks.BLUE, markersize=3)
-    axes.set_xscale("symlog", linthresh=max(1, int(size[size > 0].min())), linscale=0.4)
+    first = max(1, int(size[size > 0].min()))
+    axes.set_xscale("symlog", linthresh=first, linscale=0.4)
+    decades = range(math.ceil(math.log10(first)), math.ceil(math.log10(size.max())) + 1)
+    axes.set_xticks([0, *(10**decade for decade in decades)])
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(axis="x", color=LINES, linewidth=0.6)
     axes.set(xlabel="number of edges that are kept", xlim=(0, None))

@@ -17,13 +17,13 @@ from matplotlib.path import Path
 from workbench.plots.marks import Meaning
 from workbench.plots.style import BLUE, QUIET, RED
 
-MOST_EDGES = 40
+MOST_EDGES = 30
 """More edges than this cannot be told apart in one picture."""
 
 _THINNEST, _WIDEST = 0.5, 4.5
 """Points."""
 
-_PITCH, _ROW = 0.72, 0.62
+_PITCH, _ROW = 0.72, 0.55
 """Inches from node to node in a row, and from row to row: the units of x and y."""
 
 _NODE, _BEND = 1.0, 0.36

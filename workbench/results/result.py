@@ -25,6 +25,10 @@ def drawn_by(drawing: Drawing) -> Drawing:
 class Result:
     """What a study found. Its subclasses are frozen dataclasses whose annotations name all axes."""
 
+    def __init_subclass__(cls) -> None:
+        # IPython takes what stands in the class itself, and a dataclass has a __repr__ there.
+        cls._repr_pretty_ = Result._repr_pretty_
+
     def sentence(self) -> str:
         """What was found, in one sentence; the first line of the docstring unless overridden."""
         return tables.first_line(type(self))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from workbench import plots
-from workbench.patching import PathEffects, Ranking, Sweep, Sweeps
+from workbench.patching import PathEffects, Ranking, Sweep, Sweeps, Tracing
 
 WORDS = {"task": "ioi", "task_digest": "t", "model": "tiny", "model_digest": "m"}
 
@@ -88,7 +88,25 @@ def path_effects(**changed):
     return PathEffects(**(fields | changed))
 
 
-EVERY = {"sweep": sweep, "sweeps": sweeps, "ranking": ranking, "paths": path_effects}
+def tracing(**changed):
+    clean = torch.tensor([4.0, 5.0, 4.5])
+    fields = {
+        **maps(4, 3), "by_draw": torch.zeros(2, 4, 3), "clean": clean, "noised": clean - 2,
+        "total": 2.0, "total_low": 1.5, "total_high": 2.5, "layers": [0, 1, 2, 3],
+        "places": ["first", "last", "END"], "stream": "mlp_out", "over": "role", "window": 2,
+        "severed": "none", "subject": "country", "noise": 3.0, "deviation": 0.1,
+        "metric": "logit_diff", "unit": "nats", **WORDS,
+    }  # fmt: skip
+    return Tracing(**(fields | changed))
+
+
+EVERY = {
+    "sweep": sweep,
+    "sweeps": sweeps,
+    "ranking": ranking,
+    "paths": path_effects,
+    "tracing": tracing,
+}
 
 
 @pytest.fixture(params=EVERY)
@@ -281,17 +299,29 @@ def test_a_long_ranking_says_how_many_are_left_out(seen):
     assert "strongest of" not in plots.draw(ranking(5)).axes[0].get_title(loc="left")
 
 
-def test_paths_show_heads_mlps_and_the_strongest_heads(seen):
+def test_paths_show_heads_with_the_mlps_as_the_last_column_and_the_strongest_senders(seen):
     result = path_effects()
-    heads, mlps, strongest = plots.draw(result).axes[:3]
-    np.testing.assert_array_equal(heads.images[0].get_array(), result.effect.numpy())
-    np.testing.assert_allclose(seen.bar_lengths(mlps), result.mlp)
-    bounds = torch.stack([result.mlp_low, result.mlp_high], dim=1)
-    np.testing.assert_allclose(seen.drawn_bounds(mlps), bounds, rtol=1e-5)
-    assert seen.filled(mlps) == (result.mlp_p <= 0.05).tolist()
-    assert mlps.get_ylim() == heads.get_ylim()
-    first = divmod(int(result.effect.abs().argmax()), 3)
-    assert seen.bar_names(strongest)[0] == f"{first[0]}.{first[1]}"
+    senders, strongest = plots.draw(result).axes[:2]
+    both = torch.cat([result.effect, result.mlp[:, None]], dim=1)
+    np.testing.assert_array_equal(senders.images[0].get_array(), both.numpy())
+    labels = [label.get_text() for label in senders.get_xticklabels()]
+    assert labels == ["0", "1", "2", "MLP"]
+    p = torch.cat([result.p, result.mlp_p[:, None]], dim=1)
+    assert seen.outlined(senders) == {tuple(cell) for cell in (p <= 0.05).nonzero().tolist()}
+    order = both.abs().flatten().argsort(descending=True)[:12].tolist()
+    names = [f"MLP {at // 4}" if at % 4 == 3 else f"{at // 4}.{at % 4}" for at in order]
+    assert seen.bar_names(strongest) == names
+    np.testing.assert_allclose(seen.bar_lengths(strongest), both.flatten()[order])
+
+
+def test_tracing_shows_every_place_and_curves_up_to_all_there_is():
+    result = tracing()
+    places, curves = plots.draw(result).axes[:2]
+    np.testing.assert_array_equal(places.images[0].get_array(), result.effect.numpy())
+    drawn = {one.get_label(): one.get_ydata() for one in curves.lines}
+    for at, name in enumerate(result.places):
+        np.testing.assert_array_equal(drawn[name], result.effect[:, at])
+    assert set(drawn["all of it"]) == {2.0}
 
 
 def test_a_figure_says_task_and_model_and_its_unit(any_result):
