@@ -19,7 +19,7 @@ Ablation = Literal["zero", "mean", "resample", "counterfactual"]
 
 zero             nothing
 mean             its mean over their real tokens but the first
-resample         what it is there in another prompt, drawn at random
+resample         what it is there in one of those that are at least as long, drawn at random
 counterfactual   what it is in the prompt's own pair
 """
 
@@ -75,7 +75,7 @@ def ablating(
 
     An `effects.Source` says the same with more freedom, such as means over other prompts.
     """
-    source = ablation if isinstance(ablation, effects.Source) else _source(ablation, seed)
+    source = ablation if isinstance(ablation, effects.Source) else _source(ablation, task, seed)
     wanted = sites.all(model, "z")
     if source.kind == "zero":
         return Ablating(str(source))
@@ -90,8 +90,10 @@ def ablating(
     return Ablating(str(source), found)
 
 
-def _source(ablation: str, seed: int) -> effects.Source:
+def _source(ablation: str, task: Task, seed: int) -> effects.Source:
     if ablation not in get_args(Ablation):
         there = ", ".join(map(repr, get_args(Ablation)))
         raise ValueError(f"no ablation {ablation!r}; there are {there}, or an effects.Source")
-    return effects.Source(ablation, seed=seed)  # type: ignore[arg-type]
+    # Without `over`, the longest prompt could be given no other one's activations.
+    over = task.corrupt if ablation == "resample" else None
+    return effects.Source(ablation, over=over, seed=seed)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from hooks import HookedModel
 from workbench import effects, statistics
 from workbench.heads.ablating import Ablation, ablating
 from workbench.heads.bounding import bounded
-from workbench.heads.ranking import Head, Importance, in_order, labels
+from workbench.heads.ranking import Head, Importance, Kind, in_order, labels
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
@@ -45,6 +45,11 @@ class HeadEffects(Importance):
     def way(self) -> str:
         """How it was measured."""
         return f"{self.ablation} ablation"
+
+    @property
+    def kind(self) -> Kind:
+        """What it looks at."""
+        return "alone"
 
     @property
     def score(self) -> Float[Tensor, "layer head"]:
@@ -123,8 +128,8 @@ def ablate_each(
     "zero" writes zeros in place of the head's z. The others write what it is in the task's
     corrupt prompts, in which what the task asks for is absent: "mean" its mean over their real
     tokens but the first (attention sinks make those unlike all others), "resample" what it is in
-    one of them drawn with `seed`, "counterfactual" what it is in the prompt's own pair. An
-    `effects.Source` takes them from elsewhere. The effects are exact (`effects.exact`, which
+    one of them, at least as long, drawn with `seed`, "counterfactual" what it is in the prompt's
+    own pair. An `effects.Source` takes them from elsewhere. The effects are exact (`effects.exact`, which
     also says what `memory` and `keep` do); `batch_size` prompts at a time go into the means.
     `seed` also draws the bootstrap and the sign flips.
     """

@@ -10,7 +10,7 @@ from workbench import statistics
 
 
 class Bounded(NamedTuple):
-    """The mean of each head over prompts, its 95 % bounds, and a p-value corrected for all heads."""
+    """Each head's mean over prompts, its 95 % bounds, and a p-value corrected for all heads."""
 
     mean: Float[Tensor, "layer head"]
     low: Float[Tensor, "layer head"]

@@ -37,6 +37,10 @@ class Descent:
         return torch.randperm(len(task), generator=generator)[: self.prompts]
 
 
+ENOUGH = Descent()
+"""Enough for a few hundred heads."""
+
+
 @dataclass(frozen=True, eq=False)
 class Gated:
     """A model on a task, each head's z multiplied by a gate: 1 leaves it, 0 ablates it.

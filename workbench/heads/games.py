@@ -21,8 +21,8 @@ def coalitions(players: int) -> list[Coalition]:
     """All sets of players; the `n`-th has the players that are bits of n."""
     if players > MOST:
         raise ValueError(
-            f"{players} players have 2 to the power of {players} coalitions; all of them are looked "
-            f"at for up to {MOST} players: take the values by sampling orders"
+            f"{players} players make 2 to the power of {players} coalitions; all of them are "
+            f"looked at for up to {MOST} players: name fewer, or sample orders of them"
         )
     return [
         frozenset(player for player in range(players) if number >> player & 1)

@@ -12,8 +12,8 @@ from hooks import HookedModel
 from workbench import effects, statistics
 from workbench.heads import hard_concrete
 from workbench.heads.ablating import Ablation, ablating
-from workbench.heads.descent import Descent, Gated
-from workbench.heads.ranking import Head, Importance, in_order, labels, named
+from workbench.heads.descent import ENOUGH, Descent, Gated
+from workbench.heads.ranking import Head, Importance, Kind, in_order, labels, named
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
@@ -55,6 +55,11 @@ class HeadGates(Importance):
     def way(self) -> str:
         """How it was measured."""
         return "hard-concrete gates"
+
+    @property
+    def kind(self) -> Kind:
+        """What it looks at."""
+        return "gates"
 
     @property
     def score(self) -> Float[Tensor, "layer head"]:
@@ -105,7 +110,7 @@ def learn_gates(
     penalty: float = 0.05,
     ablation: Ablation | effects.Source = "zero",
     seeds: int = 3,
-    descent: Descent = Descent(),
+    descent: Descent = ENOUGH,
     seed: int = 0,
 ) -> HeadGates:
     """Learn which heads to keep, when each costs `penalty` (in the metric's unit) while open.

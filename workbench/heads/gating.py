@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from hooks import HookedModel
 from workbench import effects, statistics
 from workbench.heads.ablating import Ablation, ablating
-from workbench.heads.descent import Descent, Gated
-from workbench.heads.ranking import Head, Importance, in_order, labels, named
+from workbench.heads.descent import ENOUGH, Descent, Gated
+from workbench.heads.ranking import Head, Importance, Kind, in_order, labels, named
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
@@ -68,6 +68,11 @@ class CausalGating(Importance):
     def way(self) -> str:
         """How it was measured."""
         return "causal gating"
+
+    @property
+    def kind(self) -> Kind:
+        """What it looks at."""
+        return "gating"
 
     @property
     def score(self) -> Float[Tensor, "layer head"]:
@@ -153,7 +158,7 @@ def causal_gating(
     penalty: float = 0.1,
     ablation: Ablation | effects.Source = "zero",
     seeds: int = 5,
-    descent: Descent = Descent(),
+    descent: Descent = ENOUGH,
     seed: int = 0,
 ) -> CausalGating:
     """Fit gates to the task, then under pressure to open and to shut, from several seeds.

@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import HookedModel, sites
 from workbench import effects
 from workbench.heads.bounding import bounded
-from workbench.heads.ranking import Importance, labels, named
+from workbench.heads.ranking import Importance, Kind, labels, named
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
@@ -51,6 +51,11 @@ class MaskGradients(Importance):
         """How it was measured."""
         scaled = ", per layer" if self.normalised == "per layer" else ""
         return f"{'signed mask' if self.reading == 'signed' else 'mask'} gradient{scaled}"
+
+    @property
+    def kind(self) -> Kind:
+        """What it looks at."""
+        return "signed slope" if self.reading == "signed" else "slope"
 
     @property
     def score(self) -> Float[Tensor, "layer head"]:

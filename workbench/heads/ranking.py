@@ -1,6 +1,6 @@
 """What all measures of importance have in common: a score for every head, and so an order."""
 
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +13,17 @@ from workbench.tasks import Task, solved
 Head = tuple[int, int]
 """(layer, head), both counted from zero."""
 
+Kind = Literal["alone", "slope", "signed slope", "gates", "gating", "set"]
+"""What a measure looks at.
+
+alone          a head's loss, all others being there; in the metric's unit
+slope          turning a head down a little, without regard to sign; in the metric's unit
+signed slope   the same with its sign
+gates          the chance that learning keeps a head although it costs; from 0 to 1
+gating         whether it stays open, or shut, against pressure; from -1 to 1
+set            a head's share of what several do together; in the metric's unit
+"""
+
 
 class Importance(Result):
     """How much each head matters, by some measure. Higher score: the task needs it more.
@@ -24,6 +35,11 @@ class Importance(Result):
     def way(self) -> str:
         """How it was measured, in a few words; tells results of one study apart."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it measures")
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the kinds of measure it is."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it measures")
 
     @property
     def score(self) -> Float[Tensor, "layer head"]:
@@ -53,7 +69,7 @@ def named(head: Head) -> str:
 
 
 def checked_heads(model: HookedModel, heads: list[Head]) -> list[Head]:
-    """The heads themselves; raises for one that the model lacks, and for one that is there twice."""
+    """The heads themselves; raises for one that the model lacks, and for one given twice."""
     layers, width = model.cfg.n_layers, model.cfg.n_heads
     for place, head in enumerate(heads):
         if not (0 <= head[0] < layers and 0 <= head[1] < width):

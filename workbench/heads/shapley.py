@@ -15,7 +15,7 @@ from workbench import effects, statistics
 from workbench.heads import games
 from workbench.heads.ablating import Ablating, Ablation, ablating
 from workbench.heads.bounding import bounded
-from workbench.heads.ranking import Head, Importance, checked_heads, in_order, labels, named
+from workbench.heads.ranking import Head, Importance, Kind, checked_heads, in_order, labels, named
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
@@ -61,6 +61,11 @@ class ShapleyValues(Importance):
     def way(self) -> str:
         """How it was measured."""
         return "Shapley value"
+
+    @property
+    def kind(self) -> Kind:
+        """What it looks at."""
+        return "set"
 
     @property
     def score(self) -> Float[Tensor, "layer head"]:
@@ -153,11 +158,12 @@ def shapley(
     keep: str | Path | None = None,
     seed: int = 0,
 ) -> ShapleyValues:
-    """Estimate the share of each of `players` (all heads, where none are given) from `orders` orders.
+    """Estimate the share of each of `players` (all heads, where none are given) by sampling.
 
-    Each order ablates the players one after the other, at all positions of the clean prompts, and
-    every second one goes through the one before it backwards. One forward pass, or less, for each
-    set of heads on the way; `effects.exact` says what `memory` and `keep` do.
+    Each of `orders` orders ablates the players one after the other, at all positions of the
+    clean prompts, and every second one goes through the one before it backwards. One forward
+    pass, or less, for each set of heads on the way; `effects.exact` says what `memory` and `keep`
+    do.
     """
     game = _game(model, task, players, metric=metric, ablation=ablation, seed=seed)
     drawn = games.orders(len(game.players), orders, statistics.derive(seed, "shapley orders"))
@@ -225,7 +231,7 @@ def _shared(
     seed: int,
     drawn: int,
 ) -> ShapleyValues:
-    """Measure the coalitions, and those that lack one player; `values` shares what they are worth."""
+    """Measure the coalitions, and those that lack one player; `values` shares their worth."""
     everyone = frozenset(range(len(game.players)))
     without = [everyone - {player} for player in range(len(game.players))]
     worth, baseline = game.worth(list(dict.fromkeys([*some, *without])), memory, keep, seed)

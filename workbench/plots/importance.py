@@ -1,0 +1,123 @@
+"""Figures of how much heads matter, and of where measures of that disagree."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from workbench.heads import Importance, ImportanceAgreement, MaskGradients, ShapleyValues
+from workbench.plots import marks
+from workbench.plots.style import INK, LEVEL, new_figure, styled, titled
+
+_MOST_HEADS = 16
+
+
+def draw_agreement(result: ImportanceAgreement, ax: Axes | None = None) -> Figure:
+    """How alike the measures order the heads, and what each says of the heads that matter.
+
+    Only the map of the correlations is drawn where `ax` is given.
+    """
+    title = f"{result.task}: measures of importance compared, {result.model}"
+    with styled():
+        if ax is not None:
+            _correlations(ax, result)
+            return titled(ax, title)
+        size = len(result.method)
+        figure = new_figure(width=2 * (1.9 + 0.42 * size), height=3.2 + 0.3 * max(size, 9))
+        left, right = figure.subplots(1, 2)
+        _correlations(left, result)
+        _shares(right, result)
+        return titled(left, title)
+
+
+def draw_importance(result: Importance, ax: Axes | None = None) -> Figure:
+    """A layer by head map of the scores, and beside it the strongest heads where they have bounds.
+
+    Only the map is drawn where `ax` is given.
+    """
+    bounded = isinstance(result, MaskGradients | ShapleyValues)
+    unit = f" ({result.unit})" if bounded else ""
+    meaning = marks.Meaning(f"{result.way}{unit}", "gets in the way", "matters", helps="positive")
+    score = result.score.numpy()
+    marked = np.zeros(score.shape, dtype=bool)
+    if isinstance(result, ShapleyValues):
+        marked = np.nan_to_num(result.p.numpy(), nan=1.0) <= LEVEL
+    elif bounded:
+        marked = ~np.isnan(score)
+    told = getattr(result, "task", ""), getattr(result, "model", "")
+    title = f"{told[0]}: importance of heads by {result.way}, {told[1]}"
+    framed = marked if isinstance(result, ShapleyValues) else np.zeros_like(marked)
+    caption = f"every head (outlined: corrected p ≤ {LEVEL})" if framed.any() else "every head"
+    with styled():
+        axes = ax
+        if axes is None:
+            width = 7.2 if bounded else 3.9
+            figure = new_figure(width=width, height=marks.grid_height(len(score)))
+            panels = figure.subplots(1, 2 if bounded else 1, squeeze=False)[0]
+            axes = panels[0]
+            if bounded:
+                bounds = (result.low.numpy(), result.high.numpy())
+                marks.head_bars(panels[1], score, bounds=bounds, marked=marked, meaning=meaning)
+                if not isinstance(result, ShapleyValues):
+                    panels[1].set_title("strongest heads", fontsize=8)
+        marks.grid(axes, score, framed, meaning=meaning, title=caption)
+        return titled(axes, title)
+
+
+def _correlations(axes: Axes, result: ImportanceAgreement) -> None:
+    """Rank correlations as a map, with their numbers."""
+    size = len(result.method)
+    values = result.correlation.numpy()
+    names = marks.Side("", result.method)
+    marks.grid(
+        axes,
+        values,
+        np.zeros(values.shape, dtype=bool),
+        meaning=marks.Meaning(
+            "rank correlation of two measures", "opposite order", "same order", helps="positive"
+        ),
+        columns=names,
+        rows=names,
+        bound=1.0,
+        title=f"do they order heads alike?\nabove: correlation; below: overlap of the first "
+        f"{result.top}, %",
+    )
+    axes.set_xticks(range(size), result.method, rotation=90, ha="center", va="top")
+    axes.set_yticks(range(size), result.method)
+    axes.invert_yaxis()
+    for row, column in np.ndindex(size, size):
+        value, shared = values[row, column], float(result.overlap[row, column])
+        said = "–" if np.isnan(value) else f"{value:+.2f}".replace("-", "−")
+        text = said if column > row else f"{100 * shared:.0f}" if column < row else ""
+        dark = abs(np.nan_to_num(value)) > 0.6
+        axes.text(
+            column, row, text, ha="center", va="center", fontsize=6.5,
+            color="white" if dark else INK,
+        )  # fmt: skip
+
+
+def _shares(axes: Axes, result: ImportanceAgreement) -> None:
+    """What each measure says of the heads that any of them makes much of."""
+    share = result.share.numpy()
+    most = np.nan_to_num(np.abs(share)).max(axis=0)
+    cells = marks.strongest(most, _MOST_HEADS)
+    mean = {cell: float(np.nanmean(share[(slice(None), *cell)])) for cell in cells}
+    cells.sort(key=lambda cell: -mean[cell])
+    values = np.array([share[(slice(None), *cell)] for cell in cells])
+    ranks = np.array([result.rank.numpy()[(slice(None), *cell)] for cell in cells])
+    marks.grid(
+        axes,
+        values,
+        np.nan_to_num(ranks, nan=np.inf) <= result.top,
+        meaning=marks.Meaning(
+            "score, as a part of the measure's largest", "gets in the way", "matters",
+            helps="positive",
+        ),
+        columns=marks.Side("", result.method),
+        rows=marks.Side("layer.head", [f"{layer}.{head}" for layer, head in cells]),
+        bound=1.0,
+        title=f"the heads that any of them makes much of\noutlined: among its first {result.top}; "
+        "grey: no score",
+    )  # fmt: skip
+    axes.set_xticks(range(len(result.method)), result.method, rotation=90, ha="center", va="top")
+    axes.set_yticks(range(len(cells)), [f"{layer}.{head}" for layer, head in cells])
+    axes.invert_yaxis()
