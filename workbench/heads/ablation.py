@@ -129,9 +129,9 @@ def ablate_each(
     corrupt prompts, in which what the task asks for is absent: "mean" its mean over their real
     tokens but the first (attention sinks make those unlike all others), "resample" what it is in
     one of them, at least as long, drawn with `seed`, "counterfactual" what it is in the prompt's
-    own pair. An `effects.Source` takes them from elsewhere. The effects are exact (`effects.exact`, which
-    also says what `memory` and `keep` do); `batch_size` prompts at a time go into the means.
-    `seed` also draws the bootstrap and the sign flips.
+    own pair. An `effects.Source` takes them from elsewhere. The effects are exact
+    (`effects.exact`, which also says what `memory` and `keep` do); `batch_size` prompts at a time
+    go into the means. `seed` also draws the bootstrap and the sign flips.
     """
     if len(task) < 2:
         raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")

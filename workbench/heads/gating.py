@@ -23,7 +23,7 @@ KEPT = 0.1
 """A gate that pressure to shut leaves above this is kept, if only in part."""
 
 _START = 2.0  # the mean logit at first: from a model that all but does the task
-_ROOM = 5.0  # logits beyond this are not pushed further: gates from 0.007 to 0.993
+_ROOM = 5.0  # the largest logit: gates go from 0.007 to 0.993
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ def causal_gating(
     """Fit gates to the task, then under pressure to open and to shut, from several seeds.
 
     The loss is minus the metric, less `penalty` times the sum of the gates' logits (plus it, to
-    shut them), each cut off where the gate is all but open or shut. Each of the three fits has
+    shut them), which are held between -5 and 5. Each of the three fits has
     the steps of `descent`. Seeds differ in where the gates start.
     """
     if not penalty > 0 or seeds < 1:
@@ -208,7 +208,8 @@ def _fit(
             gates = logits.sigmoid().expand(len(rows), *gated.shape)
             _, slope = gated.slopes(gates, rows)
             adam.zero_grad()
-            pushed = pressure * logits.clamp(-_ROOM, _ROOM).sum()
-            (-(gates * slope).sum() / len(rows) - pushed).backward()
+            (-(gates * slope).sum() / len(rows) - pressure * logits.sum()).backward()
             adam.step()
+            # Kept within reach: beyond it a gate would no longer feel the pressure.
+            logits.data.clamp_(-_ROOM, _ROOM)
     return logits.detach()

@@ -28,7 +28,8 @@ class ShapleyValues(Importance):
     which the players could come; all other heads of the model stay as they are. The shares sum to
     `total`, so that heads that stand in for each other have theirs although each alone costs
     nothing. Where orders were sampled, the bounds are widened by `error`, the standard error of
-    that. `p` is corrected for all players (sign flips over prompts). NaN: no player.
+    that. `p` is corrected for all players, and the larger of two: sign flips over prompts, and a
+    t-test over pairs of orders. NaN: no player.
     """
 
     value: Float[Tensor, "layer head"] = field(metadata={"means": "share of the metric"})
@@ -256,7 +257,7 @@ def _shared(
         value=mean,
         low=mean - torch.hypot(mean - low, reach),
         high=mean + torch.hypot(high - mean, reach),
-        p=p,
+        p=torch.maximum(p, _p_of_orders(mean, errors, drawn)),
         alone=placed(alone),
         error=errors,
         per_prompt=per_prompt,
@@ -267,3 +268,15 @@ def _shared(
         ablation=game.ablating.source,
         **labels(game.model, game.task, game.metric),
     )
+
+
+def _p_of_orders(
+    value: Float[Tensor, "layer head"], error: Float[Tensor, "layer head"], drawn: int
+) -> Float[Tensor, "layer head"]:
+    """The chance that other orders would give a share beyond zero by luck, times the players."""
+    players = int((~value.isnan()).sum())
+    t = torch.where(value == 0, 0.0, value.abs() / error)  # no error: as far out as can be
+    if not drawn:
+        return torch.where(value.isnan(), torch.nan, 0.0)
+    found = 2 * stats.t.sf(t.double().numpy(), drawn // 2 - 1) * players
+    return torch.from_numpy(found).float().clamp(max=1.0)

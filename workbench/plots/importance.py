@@ -38,36 +38,48 @@ def draw_importance(result: Importance, ax: Axes | None = None) -> Figure:
     unit = f" ({result.unit})" if bounded else ""
     meaning = marks.Meaning(f"{result.way}{unit}", "gets in the way", "matters", helps="positive")
     score = result.score.numpy()
-    marked = np.zeros(score.shape, dtype=bool)
+    framed = np.zeros(score.shape, dtype=bool)
     if isinstance(result, ShapleyValues):
-        marked = np.nan_to_num(result.p.numpy(), nan=1.0) <= LEVEL
-    elif bounded:
-        marked = ~np.isnan(score)
+        framed = np.nan_to_num(result.p.numpy(), nan=1.0) <= LEVEL
     told = getattr(result, "task", ""), getattr(result, "model", "")
-    title = f"{told[0]}: importance of heads by {result.way}, {told[1]}"
-    framed = marked if isinstance(result, ShapleyValues) else np.zeros_like(marked)
+    title = f"{told[0]}: heads by {result.way}, {told[1]}"
     caption = f"every head (outlined: corrected p ≤ {LEVEL})" if framed.any() else "every head"
     with styled():
         axes = ax
         if axes is None:
-            width = 7.2 if bounded else 3.9
+            width = 7.2 if bounded else 5.4
             figure = new_figure(width=width, height=marks.grid_height(len(score)))
             panels = figure.subplots(1, 2 if bounded else 1, squeeze=False)[0]
             axes = panels[0]
             if bounded:
-                bounds = (result.low.numpy(), result.high.numpy())
-                marks.head_bars(panels[1], score, bounds=bounds, marked=marked, meaning=meaning)
-                if not isinstance(result, ShapleyValues):
-                    panels[1].set_title("strongest heads", fontsize=8)
+                _bars(panels[1], result, meaning=meaning)
         marks.grid(axes, score, framed, meaning=meaning, title=caption)
         return titled(axes, title)
+
+
+def _bars(axes: Axes, result: MaskGradients | ShapleyValues, *, meaning: marks.Meaning) -> None:
+    """The strongest heads that have a score, with their bounds; filled where those leave out 0."""
+    score = result.score.numpy()
+    cells = marks.strongest(score, min(marks.MOST_BARS, int((~np.isnan(score)).sum())))
+    at = tuple(np.array(cells).T)
+    low, high = result.low.numpy()[at], result.high.numpy()[at]
+    marks.bars(
+        axes,
+        score[at],
+        bounds=(low, high),
+        marked=low * high > 0,
+        names=[f"{layer}.{head}" for layer, head in cells],
+        meaning=meaning,
+    )
+    axes.set(ylabel="layer.head")
+    axes.set_title("strongest heads (filled: bounds leave out 0)", fontsize=8)
 
 
 def _correlations(axes: Axes, result: ImportanceAgreement) -> None:
     """Rank correlations as a map, with their numbers."""
     size = len(result.method)
     values = result.correlation.numpy()
-    names = marks.Side("", result.method)
+    names = _numbered(result)
     marks.grid(
         axes,
         values,
@@ -75,14 +87,14 @@ def _correlations(axes: Axes, result: ImportanceAgreement) -> None:
         meaning=marks.Meaning(
             "rank correlation of two measures", "opposite order", "same order", helps="positive"
         ),
-        columns=names,
-        rows=names,
+        columns=marks.Side("", [name.split()[0] for name in names]),
+        rows=marks.Side("", names),
         bound=1.0,
         title=f"do they order heads alike?\nabove: correlation; below: overlap of the first "
         f"{result.top}, %",
     )
-    axes.set_xticks(range(size), result.method, rotation=90, ha="center", va="top")
-    axes.set_yticks(range(size), result.method)
+    axes.set_xticks(range(size), [name.split()[0] for name in names])
+    axes.set_yticks(range(size), names)
     axes.invert_yaxis()
     for row, column in np.ndindex(size, size):
         value, shared = values[row, column], float(result.overlap[row, column])
@@ -112,12 +124,17 @@ def _shares(axes: Axes, result: ImportanceAgreement) -> None:
             "score, as a part of the measure's largest", "gets in the way", "matters",
             helps="positive",
         ),
-        columns=marks.Side("", result.method),
+        columns=marks.Side("measure, numbered as on the left"),
         rows=marks.Side("layer.head", [f"{layer}.{head}" for layer, head in cells]),
         bound=1.0,
         title=f"the heads that any of them makes much of\noutlined: among its first {result.top}; "
         "grey: no score",
     )  # fmt: skip
-    axes.set_xticks(range(len(result.method)), result.method, rotation=90, ha="center", va="top")
+    axes.set_xticks(range(len(values[0])), [name.split()[0] for name in _numbered(result)])
     axes.set_yticks(range(len(cells)), [f"{layer}.{head}" for layer, head in cells])
     axes.invert_yaxis()
+
+
+def _numbered(result: ImportanceAgreement) -> list[str]:
+    """The measures' names with a number before each, by which the columns go."""
+    return [f"{place + 1} {name}" for place, name in enumerate(result.method)]
