@@ -31,8 +31,8 @@ class Config:
     ablation: heads.Ablation = "mean"
     second_ablation: heads.Ablation = "counterfactual"
     seeds: int = 1  # of the gates and the causal gating
-    steps: int = 15  # of each of their four fits
-    rate: float = 0.4
+    steps: int = 20  # of each of their four fits
+    rate: float = 0.7
     players: int = 8
     orders: int = 4
     top: int = 10
@@ -43,7 +43,7 @@ class Config:
             raise ValueError(f"ablation and second_ablation are both {self.ablation!r}: take two")
 
 
-REHEARSAL = Config(model="tiny", prompts=4, steps=2, players=3, top=3)
+REHEARSAL = Config(model="tiny", prompts=4, steps=1, players=3, top=3)
 """The same study in a second on a CPU, with no download: what the tests run."""
 
 

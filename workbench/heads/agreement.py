@@ -24,7 +24,7 @@ class ImportanceAgreement(Result):
     `correlation` is Spearman's, over the heads that both score; its bounds are by bootstrap over
     prompts on Fisher's scale, where a measure has numbers for each prompt (one that has none is
     held fixed; NaN where neither has any). `overlap` is how many of the first `top` heads of one
-    are among the first of the other, as a share, equals being drawn by lot. `share` is a head's
+    are among the first of the other, as a share, equals being drawn by lot (NaN where there are no more heads). `share` is a head's
     score as a part of that measure's largest, and `spread` how far apart its shares are.
     """
 
@@ -118,12 +118,12 @@ class ImportanceAgreement(Result):
         values, overlap = self.correlation[one, other], self.overlap[one, other]
         known = values[~values.isnan()]
         if not len(known):
-            return {"correlation": float("nan"), "overlap": float(overlap.mean())}
+            return {"correlation": float("nan"), "overlap": float(overlap.nanmean())}
         return {
             "correlation": float(known.mean()),
             "least": float(known.min()),
             "greatest": float(known.max()),
-            "overlap": float(overlap.mean()),
+            "overlap": float(overlap.nanmean()),
             "furthest": named(self.disagreed(1)[0]),
         }
 
@@ -149,9 +149,10 @@ class ImportanceAgreement(Result):
                 for part in (self.correlation, self.low, self.high, self.overlap)
             )
             bounds = "–" if low != low else f"[{low:+.2f}, {high:+.2f}]"
+            common = "–" if shared != shared else f"{shared:.0%}"
             said = "–" if value != value else f"{value:+.2f}"
             pair = f"{self.method[one]}, {self.method[other]}"
-            lines.append(f"{said:<14}{bounds:<18}{shared:<9.0%}{pair}")
+            lines.append(f"{said:<14}{bounds:<18}{common:<9}{pair}")
         return "\n".join(lines)
 
     def _said(self, pair: tuple[int, int]) -> str:
@@ -293,8 +294,9 @@ def _bounds(value: float, samples: np.ndarray) -> tuple[float, float]:
 
 def _overlap(one: Float[Tensor, " head"], other: Float[Tensor, " head"], top: int) -> float:
     """The share of one's first heads that are among the other's first, equals drawn by lot."""
-    size = min(top, len(one))
-    return float((_first(one, size) * _first(other, size)).sum()) / size if size else float("nan")
+    if len(one) <= top:
+        return float("nan")  # all would be among the first
+    return float((_first(one, top) * _first(other, top)).sum()) / top
 
 
 def _first(score: Float[Tensor, " head"], size: int) -> Float[Tensor, " head"]:

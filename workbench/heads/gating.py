@@ -54,6 +54,7 @@ class CausalGating(Importance):
         metadata={"means": "the metric when all heads but the sufficient ones are ablated"}
     )
     baseline: Float[Tensor, " batch"] = field(metadata={"means": "the metric without gates"})
+    floor: Float[Tensor, " batch"] = field(metadata={"means": "the metric without any head"})
     penalty: float
     ablation: str
     metric: str
@@ -109,13 +110,18 @@ class CausalGating(Importance):
 
     @property
     def lost(self) -> list[int]:
-        """The seeds that lost the task: with opened gates the metric falls short by over 10 %."""
-        found, base = self.metric_opened.mean(dim=1), float(self.baseline.mean())
-        return (found < base - 0.1 * abs(base)).nonzero()[:, 0].tolist()
+        """The seeds that lost the task: under either gates less than half of what heads do is left.
+
+        Under pressure a gate may fall past the point at which its head stops working at once,
+        and no slope leads back.
+        """
+        half = (float(self.baseline.mean()) + float(self.floor.mean())) / 2
+        least = torch.minimum(self.metric_opened.mean(dim=1), self.metric_shut.mean(dim=1))
+        return (least < half).nonzero()[:, 0].tolist()
 
     def sentence(self) -> str:
         """What was found, in a sentence or two."""
-        lost = f"{len(self.lost)} seeds lost the task. " if self.lost else ""
+        lost = f"In {len(self.lost)} of them the fit lost the task. " if self.lost else ""
         sizes = [len(self.sufficient(seed)) for seed in range(len(self.shut))]
         kept = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else str(sizes[0])
         need = ", ".join(named(head) for head in self.necessary()[:8]) or "none"
@@ -186,6 +192,7 @@ def causal_gating(
         metric_shut=torch.stack([gated.measured(gates) for gates in shut]),
         metric_sufficient=torch.stack([gated.measured((gates > KEPT).float()) for gates in shut]),
         baseline=effects.measure(model, task, metric=metric),
+        floor=gated.measured(torch.zeros(gated.shape)),
         penalty=penalty,
         ablation=how.source,
         **labels(model, task, metric),

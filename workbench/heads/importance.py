@@ -50,8 +50,8 @@ def importance(
 
     Each head ablated alone by each of `ablations`; the gradient of a mask, without and with its
     sign; hard-concrete gates; causal gating; and Shapley values of a shortlist, to which each
-    of the others in turn adds its first head not yet on it. The last three use the first of
-    `ablations`.
+    of the others in turn adds its strongest head not yet on it. All but the first use the first
+    of `ablations`.
     """
     if not ablations:
         raise ValueError("no ablation was given: name at least one, such as 'zero'")
@@ -59,7 +59,7 @@ def importance(
         ablate_each(model, task, metric=metric, ablation=one, memory=memory, seed=seed)
         for one in ablations
     ]
-    slope = mask_gradients(model, task, metric=metric, seed=seed)
+    slope = mask_gradients(model, task, metric=metric, ablation=ablations[0], seed=seed)
     gates = learn_gates(
         model, task, metric=metric, ablation=ablations[0], seeds=effort.seeds,
         descent=effort.descent, seed=seed,

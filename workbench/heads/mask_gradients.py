@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hooks import HookedModel, sites
 from workbench import effects
+from workbench.heads.ablating import Ablation, ablating
 from workbench.heads.bounding import bounded
 from workbench.heads.ranking import Importance, Kind, labels, named
 from workbench.metrics import Metric
@@ -21,8 +22,8 @@ Reading = Literal["absolute", "signed"]
 class MaskGradients(Importance):
     """Slope of a metric as each head is turned up from 0 to 1, at 1. Higher: it matters more.
 
-    The slope of one prompt is the sum over positions of z times its gradient, which is, to first
-    order, what ablating the head costs; positive: the head helps. `importance` is the mean of its
+    The slope of one prompt is the sum over positions of z (less what stands in its place) times
+    its gradient: to first order what ablating the head costs; positive: the head helps. `importance` is the mean of its
     absolute value (Michel et al. 2019, https://arxiv.org/abs/1905.10650), or in the signed reading
     of the slope itself. Where others stand ready to take over, or the metric is saturated, slopes
     are near zero whatever the head does.
@@ -38,6 +39,7 @@ class MaskGradients(Importance):
     )
     reading: str
     normalised: str
+    ablation: str
     metric: str
     unit: str
     task: str
@@ -111,23 +113,32 @@ class MaskGradients(Importance):
 
 
 def mask_gradients(
-    model: HookedModel, task: Task, *, metric: Metric, batch_size: int = 32, seed: int = 0
+    model: HookedModel,
+    task: Task,
+    *,
+    metric: Metric,
+    ablation: Ablation | effects.Source = "zero",
+    batch_size: int = 32,
+    seed: int = 0,
 ) -> MaskGradients:
     """The slope of `metric` at a mask on every head, for each of the clean prompts.
 
-    One pass forward and one back for all heads. `seed` draws the bootstrap.
+    The mask mixes the head's z with what `ablation` writes; with "zero" it multiplies z, as in
+    Michel et al. One pass forward and one back for all heads. `seed` draws the bootstrap.
     """
     if len(task) < 2:
         raise ValueError(f"{task.name} has one prompt: bounds need at least two")
     wanted = sites.all(model, "z")
-    # What replacing z by zero does to first order is minus the slope of the mask.
+    how = ablating(model, task, ablation, batch_size=batch_size, seed=seed)
+    # What replacing z does to first order is minus the slope of the mask.
     found = effects.attribute(
-        model, task, wanted, metric=metric, source="zero", summed=("pos",), batch_size=batch_size
-    )
+        model, task, wanted, metric=metric, source=how.values or "zero", summed=("pos",),
+        batch_size=batch_size,
+    )  # fmt: skip
     slopes = -torch.stack([found[site] for site in wanted])
     nothing = torch.zeros(slopes.shape[:2])
     empty = MaskGradients(
-        nothing, nothing, nothing, slopes, "absolute", "", **labels(model, task, metric)
+        nothing, nothing, nothing, slopes, "absolute", "", how.source, **labels(model, task, metric)
     )
     return _read(empty, slopes, "absolute", seed)
 

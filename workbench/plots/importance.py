@@ -99,7 +99,9 @@ def _correlations(axes: Axes, result: ImportanceAgreement) -> None:
     for row, column in np.ndindex(size, size):
         value, shared = values[row, column], float(result.overlap[row, column])
         said = "–" if np.isnan(value) else f"{value:+.2f}".replace("-", "−")
-        text = said if column > row else f"{100 * shared:.0f}" if column < row else ""
+        if column < row:
+            said = "–" if np.isnan(shared) else f"{100 * shared:.0f}"
+        text = said if column != row else ""
         dark = abs(np.nan_to_num(value)) > 0.6
         axes.text(
             column, row, text, ha="center", va="center", fontsize=6.5,
