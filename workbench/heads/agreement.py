@@ -24,8 +24,9 @@ class ImportanceAgreement(Result):
     `correlation` is Spearman's, over the heads that both score; its bounds are by bootstrap over
     prompts on Fisher's scale, where a measure has numbers for each prompt (one that has none is
     held fixed; NaN where neither has any). `overlap` is how many of the first `top` heads of one
-    are among the first of the other, as a share, equals being drawn by lot (NaN where there are no more heads). `share` is a head's
-    score as a part of that measure's largest, and `spread` how far apart its shares are.
+    are among the first of the other, as a share, equals being drawn by lot (NaN where there are
+    no more heads). `share` is a head's score as a part of that measure's largest, and `spread`
+    how far apart its shares are.
     """
 
     correlation: Float[Tensor, "method other"] = field(

@@ -23,10 +23,11 @@ class MaskGradients(Importance):
     """Slope of a metric as each head is turned up from 0 to 1, at 1. Higher: it matters more.
 
     The slope of one prompt is the sum over positions of z (less what stands in its place) times
-    its gradient: to first order what ablating the head costs; positive: the head helps. `importance` is the mean of its
-    absolute value (Michel et al. 2019, https://arxiv.org/abs/1905.10650), or in the signed reading
-    of the slope itself. Where others stand ready to take over, or the metric is saturated, slopes
-    are near zero whatever the head does.
+    its gradient: to first order what ablating the head costs; positive: the head helps.
+    `importance` is the mean of its absolute value (Michel et al. 2019,
+    https://arxiv.org/abs/1905.10650), or in the signed reading of the slope itself. Where others
+    stand ready to take over, or the metric is saturated, slopes are near zero whatever the head
+    does.
     """
 
     importance: Float[Tensor, "layer head"] = field(

@@ -114,8 +114,9 @@ def test_a_price_above_what_heads_are_worth_shuts_all_of_them():
     model = models.load("planted/and")
     task = tasks.planted(model, prompts=6, seed=0)
     found = heads.learn_gates(
-        model, task, metric=metrics.logit_diff, penalty=20.0, seeds=1, descent=FAST
-    )
+        model, task, metric=metrics.logit_diff, penalty=50.0, seeds=1,
+        descent=heads.Descent(steps=30, rate=0.6),
+    )  # fmt: skip
     assert found.open(0) == []
 
 

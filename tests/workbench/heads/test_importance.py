@@ -113,10 +113,26 @@ def test_a_mask_gradient_is_what_a_small_step_of_the_mask_changes(model, task, s
         assert_close(slopes.per_prompt[head], (up - down) / (2 * step), rtol=2e-2, atol=1e-4)
 
 
+@pytest.mark.parametrize("ablation", ["mean", "counterfactual"])
+def test_a_mask_may_mix_with_what_else_stands_in_the_heads_place(model, task, ablation):
+    found = heads.mask_gradients(model, task, metric=metrics.logit_diff, ablation=ablation)
+    site, step, sides = Site("z", 1), 2e-2, []
+    value = effects.values(model, task, [site], source=ablation)[site]
+    for sign in (1, -1):
+
+        def mixed(z, sign=sign):
+            share = torch.ones(4)
+            share[2] += sign * step
+            return value + share[:, None] * (z - value)
+
+        sides.append(measured(model, task, {site: mixed}))
+    assert_close(found.per_prompt[1, 2], (sides[0] - sides[1]) / (2 * step), rtol=2e-2, atol=2e-4)
+
+
 def made(per_prompt) -> heads.MaskGradients:
     slopes, nothing = torch.tensor(per_prompt), torch.zeros(2, 2)
     plain = heads.MaskGradients(
-        nothing, nothing, nothing, slopes, "signed", "", "logit_diff", "nats", "by hand", "",
+        nothing, nothing, nothing, slopes, "signed", "", "zero", "logit_diff", "nats", "by hand", "",
         "a model", "",
     )  # fmt: skip
     return plain.signed()
