@@ -5,7 +5,7 @@ import torch
 
 from workbench import heads, metrics, models, plots, results, tasks
 
-FAST = heads.Descent(steps=25, rate=0.6, prompts=8)
+FAST = heads.Descent(steps=16, rate=1.0, prompts=8)
 
 
 def by_hand(opened, shut, lost: float = 4.0) -> heads.CausalGating:

@@ -132,8 +132,8 @@ def test_a_mask_may_mix_with_what_else_stands_in_the_heads_place(model, task, ab
 def made(per_prompt) -> heads.MaskGradients:
     slopes, nothing = torch.tensor(per_prompt), torch.zeros(2, 2)
     plain = heads.MaskGradients(
-        nothing, nothing, nothing, slopes, "signed", "", "zero", "logit_diff", "nats", "by hand", "",
-        "a model", "",
+        nothing, nothing, nothing, slopes, "signed", "", "zero", "logit_diff", "nats",
+        "by hand", "", "a model", "",
     )  # fmt: skip
     return plain.signed()
 
