@@ -256,7 +256,7 @@ def _correlated(
 ) -> tuple[float, float, float]:
     """The rank correlation of two measures over the heads that both score, and its bounds."""
     if int(both.sum()) < 2:
-        return (float("nan"),) * 3
+        return float("nan"), float("nan"), float("nan")
     sides = [score[place][both] for place in pair]
     value = statistics.rank_correlation(*sides)
     samples = [drawn[place] for place in pair]

@@ -79,10 +79,10 @@ def test_an_order_agrees_with_itself_and_not_with_its_reverse():
 def test_bounds_are_as_wide_as_correlations_scatter_between_samples_of_prompts():
     truth, generator = drawn(), torch.Generator().manual_seed(5)
     values, errors = [], []
-    for _ in range(60):
+    for _ in range(40):
         sides = [truth[..., None] + 4 * torch.randn(4, 5, 48, generator=generator) for _ in "ab"]
         measured = [MadeUp(str(at), side.mean(-1), side) for at, side in enumerate(sides)]
-        found = heads.agreement(measured, top=3, resamples=100).between("0", "1")
+        found = heads.agreement(measured, top=3, resamples=50).between("0", "1")
         assert found.low < found.value < found.high
         values.append(math.atanh(found.value))
         errors.append((math.atanh(found.high) - math.atanh(found.low)) / 2 / 1.96)
