@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from itertools import combinations, zip_longest
 from typing import Any, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from workbench import statistics
+from workbench.heads.comparing import constant, correlated, drawn, overlap, ranks, spread
 from workbench.heads.ranking import Head, Importance, Kind, in_order, named
 from workbench.heads.reasons import MUCH, Reading, reasons
 from workbench.results import Result
@@ -101,7 +100,7 @@ class ImportanceAgreement(Result):
             return f"{text}: none of them tells heads apart that another one does. {self.caveat}"
         values = torch.tensor([float(self.correlation[pair]) for pair in pairs])
         blind = [
-            name for name, share in zip(self.method, self.share, strict=True) if _constant(share)
+            name for name, share in zip(self.method, self.share, strict=True) if constant(share)
         ]
         same = f" ({', '.join(blind)}: the same for all)" if blind else ""
         least, most = pairs[int(values.argmin())], pairs[int(values.argmax())]
@@ -180,26 +179,26 @@ def agreement(
     share = score / torch.where(largest > 0, largest, 1.0)
     size = len(results)
     square = {name: torch.full((size, size), torch.nan) for name in ("correlation", "low", "high")}
-    overlap, heads = torch.zeros(size, size), torch.zeros(size, size)
-    drawn = [_drawn(one, resamples, seed) for one in results]
+    common, heads = torch.zeros(size, size), torch.zeros(size, size)
+    samples = [drawn(one, resamples, seed) for one in results]
     for one in range(size):
         for other in range(one, size):
             both = ~(score[one].isnan() | score[other].isnan())
-            found = _correlated(score, drawn, both, (one, other))
+            found = correlated(score, samples, both, (one, other))
             for at in ((one, other), (other, one)):
                 for name, value in zip(square, found, strict=True):
                     square[name][at] = value
                 heads[at] = float(both.sum())
-                overlap[at] = _overlap(score[one][both], score[other][both], top)
+                common[at] = overlap(score[one][both], score[other][both], top)
     names = [one.way for one in results]
     return ImportanceAgreement(
         **square,
-        overlap=overlap,
+        overlap=common,
         heads=heads,
         score=score,
-        rank=torch.stack([_ranks(one) for one in score]),
+        rank=torch.stack([ranks(one) for one in score]),
         share=share,
-        spread=_spread(share),
+        spread=spread(share),
         method=names,
         other=list(names),
         kinds=[one.kind for one in results],
@@ -235,94 +234,6 @@ def _checked(results: Sequence[Importance]) -> Importance:
     if twice:
         raise ValueError(f"{twice[0]} was given twice: give every measure once")
     return first
-
-
-def _drawn(one: Importance, resamples: int, seed: int) -> Float[Tensor, "layer head draw"] | None:
-    """The score from other samples of the prompts; None where there are no prompts to draw."""
-    values = one.score_of_prompts
-    if values is None:
-        return None
-    generator = statistics.derive(seed, "agreement of importance")
-    prompts = values.shape[-1]
-    rows = torch.randint(prompts, (resamples, prompts), generator=generator)
-    return torch.stack([values[..., row].double().mean(dim=-1) for row in rows], dim=-1)
-
-
-def _correlated(
-    score: Float[Tensor, "method layer head"],
-    drawn: list[Tensor | None],
-    both: Tensor,
-    pair: tuple[int, int],
-) -> tuple[float, float, float]:
-    """The rank correlation of two measures over the heads that both score, and its bounds."""
-    if int(both.sum()) < 2:
-        return float("nan"), float("nan"), float("nan")
-    sides = [score[place][both] for place in pair]
-    value = statistics.rank_correlation(*sides)
-    samples = [drawn[place] for place in pair]
-    if value != value or all(one is None for one in samples):
-        return value, float("nan"), float("nan")
-    ranks = []
-    for one, side in zip(samples, sides, strict=True):
-        columns = side.double()[:, None] if one is None else one[both]
-        ranks.append(stats.rankdata(columns.numpy(), axis=0))
-    return value, *_bounds(value, _columnwise(*ranks))
-
-
-def _columnwise(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The correlation of the columns of one with those of the other; constant ones left out."""
-    one, other = one - one.mean(axis=0), other - other.mean(axis=0)
-    lengths = np.sqrt((one**2).sum(axis=0) * (other**2).sum(axis=0))
-    found = (one * other).sum(axis=0)
-    return found[lengths > 0] / np.broadcast_to(lengths, found.shape)[lengths > 0]
-
-
-def _bounds(value: float, samples: np.ndarray) -> tuple[float, float]:
-    """95 % bounds: a normal on Fisher's scale, as wide as the resampled correlations.
-
-    Resampled prompts are noisier than the prompts, so their correlations lie too low; only their
-    scatter is used.
-    """
-    if len(samples) < 2:
-        return float("nan"), float("nan")
-    edge = 1 - 1e-6
-    error = 1.96 * float(np.arctanh(np.clip(samples, -edge, edge)).std())
-    if error < 1e-9:
-        return value, value
-    middle = float(np.arctanh(np.clip(value, -edge, edge)))
-    return float(np.tanh(middle - error)), float(np.tanh(middle + error))
-
-
-def _overlap(one: Float[Tensor, " head"], other: Float[Tensor, " head"], top: int) -> float:
-    """The share of one's first heads that are among the other's first, equals drawn by lot."""
-    if len(one) <= top:
-        return float("nan")  # all would be among the first
-    return float((_first(one, top) * _first(other, top)).sum()) / top
-
-
-def _first(score: Float[Tensor, " head"], size: int) -> Float[Tensor, " head"]:
-    """How likely each head is to be among the first, when equal scores are put in random order."""
-    least = score.sort(descending=True).values[size - 1]
-    above, equal = score > least, score == least
-    return above.double() + equal.double() * (size - int(above.sum())) / int(equal.sum())
-
-
-def _constant(share: Float[Tensor, "layer head"]) -> bool:
-    known = share[~share.isnan()]
-    return bool((known == known[:1]).all())
-
-
-def _ranks(score: Float[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
-    found, there = torch.full(score.shape, torch.nan), ~score.isnan()
-    found[there] = torch.from_numpy(stats.rankdata(-score[there].double().numpy())).float()
-    return found
-
-
-def _spread(share: Float[Tensor, "method layer head"]) -> Float[Tensor, "layer head"]:
-    """Largest less smallest share; a slope without sign is held against the sizes of the others."""
-    most, least = share.nan_to_num(-2).amax(dim=0), share.nan_to_num(2).amin(dim=0)
-    found = most - least
-    return torch.where(share.isnan().all(dim=0), torch.nan, found)
 
 
 def shortlist(results: Iterable[Importance], n: int) -> list[Head]:
