@@ -81,11 +81,13 @@ def _first(score: Float[Tensor, " head"], size: int) -> Float[Tensor, " head"]:
 
 
 def constant(share: Float[Tensor, "layer head"]) -> bool:
+    """Whether a measure tells no heads apart."""
     known = share[~share.isnan()]
     return bool((known == known[:1]).all())
 
 
 def ranks(score: Float[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
+    """Each head's place from the highest score down, from 1; equals share their mean place."""
     found, there = torch.full(score.shape, torch.nan), ~score.isnan()
     found[there] = torch.from_numpy(stats.rankdata(-score[there].double().numpy())).float()
     return found
