@@ -1,5 +1,37 @@
 """How much each attention head matters, and which heads stand in for each other."""
 
-from workbench.heads.ablation import Ablation, Head, HeadEffects, ablate_each
+from workbench.heads.ablating import Ablating, Ablation, ablating
+from workbench.heads.ablation import HeadEffects, ablate_each
+from workbench.heads.agreement import ImportanceAgreement, agreement, shortlist
+from workbench.heads.descent import Descent
+from workbench.heads.gates import HeadGates, learn_gates
+from workbench.heads.gating import CausalGating, causal_gating
+from workbench.heads.importance import Effort, importance
+from workbench.heads.mask_gradients import MaskGradients, mask_gradients
+from workbench.heads.ranking import Head, Importance
+from workbench.heads.shapley import ShapleyValues, exact_shapley, shapley
 
-__all__ = ["Ablation", "Head", "HeadEffects", "ablate_each"]
+__all__ = [
+    "Ablating",
+    "Ablation",
+    "CausalGating",
+    "Descent",
+    "Effort",
+    "Head",
+    "HeadEffects",
+    "HeadGates",
+    "Importance",
+    "ImportanceAgreement",
+    "MaskGradients",
+    "ShapleyValues",
+    "ablate_each",
+    "ablating",
+    "agreement",
+    "causal_gating",
+    "exact_shapley",
+    "importance",
+    "learn_gates",
+    "mask_gradients",
+    "shapley",
+    "shortlist",
+]

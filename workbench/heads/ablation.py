@@ -1,28 +1,22 @@
 """How much each attention head matters to a task when it alone is ablated."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Edit, HookedModel, Site, capture, edits, sites
+from hooks import HookedModel
 from workbench import effects, statistics
+from workbench.heads.ablating import Ablation, ablating
+from workbench.heads.bounding import bounded
+from workbench.heads.ranking import Head, Importance, Kind, in_order, labels
 from workbench.metrics import Metric
-from workbench.results import Result
-from workbench.tasks import Task, solved
-
-Head = tuple[int, int]
-"""(layer, head), both counted from zero."""
-
-Ablation = Literal["zero", "mean"]
+from workbench.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)
-class HeadEffects(Result):
+class HeadEffects(Importance):
     """Change in a metric when each head is ablated alone. Negative: the head was helping.
 
     `p` is corrected for testing every head at once (max-statistic over sign flips, Westfall
@@ -47,18 +41,37 @@ class HeadEffects(Result):
     model_digest: str
     caveat: str = ""
 
+    @property
+    def way(self) -> str:
+        """How it was measured."""
+        return f"{self.ablation} ablation"
+
+    @property
+    def kind(self) -> Kind:
+        """What it looks at."""
+        return "alone"
+
+    @property
+    def score(self) -> Float[Tensor, "layer head"]:
+        """What the loss of each head costs."""
+        return -self.effect
+
+    @property
+    def score_of_prompts(self) -> Float[Tensor, "layer head batch"]:
+        """What it costs each prompt."""
+        return -self.per_prompt
+
     def most_helpful(self, n: int) -> list[Head]:
         """The `n` heads whose loss costs most, worst first."""
-        return self._ranked(self.effect, n)
+        return self.ranked()[:n]
 
     def least_helpful(self, n: int) -> list[Head]:
         """The `n` heads whose loss costs least (or gains most), best to remove first."""
-        return self._ranked(-self.effect, n)
+        return in_order(self.effect)[:n]
 
     def significant(self, level: float = 0.05) -> list[Head]:
         """The heads whose corrected p-value is at most `level`, strongest effect first."""
-        order = self._ranked(-self.effect.abs(), self.effect.numel())
-        return [head for head in order if self.p[head] <= level]
+        return [head for head in in_order(self.effect.abs()) if self.p[head] <= level]
 
     def sentence(self) -> str:
         """What was found, in one sentence or two."""
@@ -66,7 +79,7 @@ class HeadEffects(Result):
         helping = [head for head in found if self.effect[head] < 0]
         base = self.baseline.mean().item()
         text = (
-            f"Of {self.effect.numel()} heads of {self.model}, {len(found)} change {self.metric} on "
+            f"Of {len(self.ranked())} heads of {self.model}, {len(found)} change {self.metric} on "
             f"{self.task} when {self.ablation}-ablated alone (corrected p ≤ 0.05): {len(helping)} "
             f"help, {len(found) - len(helping)} get in the way. Without ablation it is "
             f"{base:+.2f} {self.unit} over {len(self.baseline)} prompts."
@@ -95,13 +108,8 @@ class HeadEffects(Result):
 
     def table(self, n: int = 15) -> str:
         """The strongest heads as text, one a line."""
-        order = self._ranked(-self.effect.abs(), n)
+        order = in_order(self.effect.abs())[:n]
         return statistics.table(order, result=self, named="head", value="effect")
-
-    def _ranked(self, by: Float[Tensor, "layer head"], n: int) -> list[Head]:
-        order = by.flatten().argsort(stable=True)[:n].tolist()
-        width = self.effect.shape[1]
-        return [(index // width, index % width) for index in order]
 
 
 def ablate_each(
@@ -109,7 +117,7 @@ def ablate_each(
     task: Task,
     *,
     metric: Metric,
-    ablation: Ablation = "zero",
+    ablation: Ablation | effects.Source = "zero",
     batch_size: int = 64,
     memory: str | int = "2GB",
     keep: str | Path | None = None,
@@ -117,89 +125,30 @@ def ablate_each(
 ) -> HeadEffects:
     """Ablate every head of `model` in turn, alone, at all positions of the clean prompts.
 
-    "zero" writes zeros in place of the head's z; "mean" writes its mean over the real tokens
-    of the task's corrupt prompts, in which what the task asks for is absent. The first tokens
-    are left out of that mean: attention sinks make them unlike all others. The effects are exact
+    "zero" writes zeros in place of the head's z. The others write what it is in the task's
+    corrupt prompts, in which what the task asks for is absent: "mean" its mean over their real
+    tokens but the first (attention sinks make those unlike all others), "resample" what it is in
+    one of them, at least as long, drawn with `seed`, "counterfactual" what it is in the prompt's
+    own pair. An `effects.Source` takes them from elsewhere. The effects are exact
     (`effects.exact`, which also says what `memory` and `keep` do); `batch_size` prompts at a time
-    go into the means. `seed` draws the bootstrap and the sign flips.
+    go into the means. `seed` also draws the bootstrap and the sign flips.
     """
     if len(task) < 2:
         raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")
     shape = (model.cfg.n_layers, model.cfg.n_heads)
-    writes = _edits(model, task, ablation, batch_size)
+    how = ablating(model, task, ablation, batch_size=batch_size, seed=seed)
     every_head = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
-    cells = [{Site("z", layer): writes(layer, head)} for layer, head in every_head]
+    cells = [how.cell([head]) for head in every_head]
     found = effects.exact(model, task, cells, metrics=[metric], memory=memory, keep=keep, seed=seed)
     per_prompt = found.effect[0].reshape(*shape, len(task))
-    return _result(
-        model, task, per_prompt, found.baseline[0], metric=metric, ablation=ablation, seed=seed
-    )
-
-
-def _edits(
-    model: HookedModel, task: Task, ablation: Ablation, batch_size: int
-) -> Callable[[int, int], Edit]:
-    """A function from layer and head to the edit that ablates it."""
-    if ablation == "zero":
-        return lambda layer, head: edits.zero(heads=[head])
-    if ablation != "mean":
-        raise ValueError(f"no ablation {ablation!r}; there are 'zero' and 'mean'")
-    means = _means(model, task, batch_size)
-    return lambda layer, head: edits.mean(means[Site("z", layer)], heads=[head])
-
-
-def _means(
-    model: HookedModel, task: Task, batch_size: int
-) -> dict[Site, Float[Tensor, "head d_head"]]:
-    """Each head's mean z over the real tokens of the corrupt prompts, but for the first ones."""
-    if int(task.corrupt.lengths.min()) < 2:
-        raise ValueError("mean ablation needs prompts of at least two tokens")
-    wanted = sites.all(model, "z")
-    totals: dict[Site, Tensor] = {}
-    count = 0.0
-    for prompts in task.corrupt.batches(batch_size):
-        seen = capture(model, prompts, wanted)
-        real = seen.prompts.mask.clone()
-        real[:, 0] = 0
-        count += float(real.sum())
-        for site in wanted:
-            part = einsum(seen[site].double(), real.double(), "b p head d, b p -> head d")
-            totals[site] = totals[site] + part if site in totals else part
-    dtype = next(model.original_model.parameters()).dtype
-    return {site: (total / count).to(dtype) for site, total in totals.items()}
-
-
-def _result(
-    model: HookedModel,
-    task: Task,
-    per_prompt: Float[Tensor, "layer head batch"],
-    baseline: Float[Tensor, " batch"],
-    *,
-    metric: Metric,
-    ablation: str,
-    seed: int,
-) -> HeadEffects:
-    effect, low, high = statistics.bounds(per_prompt, seed=seed)
-    test = statistics.permutation_test(per_prompt, seed=seed)
-    origin = getattr(model, "origin", None)
+    effect, low, high, p = bounded(per_prompt, seed=seed)
     return HeadEffects(
-        effect=effect.float(),
-        low=low.float(),
-        high=high.float(),
-        p=test.corrected.float(),
+        effect=effect,
+        low=low,
+        high=high,
+        p=p,
         per_prompt=per_prompt,
-        baseline=baseline,
-        metric=metric.name,
-        unit=metric.unit,
-        ablation=ablation,
-        task=task.name,
-        task_digest=task.digest,
-        model=getattr(origin, "name", "a model"),
-        model_digest=getattr(origin, "digest", ""),
-        caveat=_caveat(model, task),
+        baseline=found.baseline[0],
+        ablation=how.source,
+        **labels(model, task, metric),
     )
-
-
-def _caveat(model: HookedModel, task: Task) -> str:
-    found = solved(model, task)
-    return "" if found.is_solved else f"Caveat: {found.sentence()} The effects may be noise."

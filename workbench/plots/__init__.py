@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench import results
-from workbench.heads import HeadEffects
+from workbench.heads import HeadEffects, Importance, ImportanceAgreement
 from workbench.lens import DirectAttribution, LogitLens
 from workbench.patching import (
     AcdcCircuit,
@@ -33,6 +33,7 @@ from workbench.plots.circuits import (
     draw_minimality,
 )
 from workbench.plots.heads import draw_head_effects
+from workbench.plots.importance import draw_agreement, draw_importance
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
@@ -56,6 +57,8 @@ def draw(result: object, ax: Axes | None = None) -> Figure:
 
 
 draw.register(HeadEffects, draw_head_effects)
+draw.register(Importance, draw_importance)
+draw.register(ImportanceAgreement, draw_agreement)
 draw.register(LogitLens, draw_logit_lens)
 draw.register(DirectAttribution, draw_direct_attribution)
 draw.register(Sweep, draw_sweep)
