@@ -1,6 +1,18 @@
-"""How much each attention head matters, and which heads stand in for each other."""
+"""How much each attention head matters, what kind it is, and which stand in for each other."""
 
 from workbench.heads.ablation import Ablation, Head, HeadEffects, ablate_each
 from workbench.heads.kinds import HeadTypes, types
+from workbench.heads.likeness import HeadSimilarity, Substitution, similarity, substitute
 
-__all__ = ["Ablation", "Head", "HeadEffects", "HeadTypes", "ablate_each", "types"]
+__all__ = [
+    "Ablation",
+    "Head",
+    "HeadEffects",
+    "HeadSimilarity",
+    "HeadTypes",
+    "Substitution",
+    "ablate_each",
+    "similarity",
+    "substitute",
+    "types",
+]
