@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench import results
-from workbench.heads import HeadEffects
+from workbench.heads import HeadEffects, HeadSimilarity, HeadTypes, Substitution
 from workbench.lens import DirectAttribution, LogitLens
 from workbench.patching import (
     AcdcCircuit,
@@ -33,7 +33,9 @@ from workbench.plots.circuits import (
     draw_minimality,
 )
 from workbench.plots.heads import draw_head_effects
+from workbench.plots.kinds import draw_head_types
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
+from workbench.plots.likeness import draw_head_similarity, draw_substitution
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
 from workbench.plots.style import encoded
@@ -56,6 +58,9 @@ def draw(result: object, ax: Axes | None = None) -> Figure:
 
 
 draw.register(HeadEffects, draw_head_effects)
+draw.register(HeadTypes, draw_head_types)
+draw.register(HeadSimilarity, draw_head_similarity)
+draw.register(Substitution, draw_substitution)
 draw.register(LogitLens, draw_logit_lens)
 draw.register(DirectAttribution, draw_direct_attribution)
 draw.register(Sweep, draw_sweep)

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
+from scipy.cluster import hierarchy
+from scipy.spatial import distance
 from torch import Tensor
 
 from workbench.heads.ablation import Head
@@ -59,7 +61,7 @@ class HeadSimilarity(Result):
         """The matrix of one measure, turned so that larger is more alike."""
         if by not in MEASURES:
             raise ValueError(f"no measure {by!r}; there are {', '.join(MEASURES)}")
-        return -self.divergence if by == "attention" else self._matrix(by)
+        return -self.divergence if by == "attention" else self.matrix(by)
 
     def most_alike(self, n: int, *, by: Measure = "output") -> list[tuple[Head, Head]]:
         """The `n` pairs of heads that are most alike by one measure, most alike first."""
@@ -75,7 +77,17 @@ class HeadSimilarity(Result):
 
     def of(self, one: Head, other: Head, *, by: Measure = "output") -> float:
         """One measure of two heads, as it is."""
-        return float(self._matrix(by)[self._at(one), self._at(other)])
+        return float(self.matrix(by)[self._at(one), self._at(other)])
+
+    def order(self, by: Measure = "output") -> list[int]:
+        """The heads in an order that puts alike ones side by side (average linkage)."""
+        alike = self.alike(by).double()
+        far = (alike.nan_to_num(-1.0).max() - alike).nan_to_num(2 * float(alike.nan_to_num().max()))
+        far = ((far + far.T) / 2).clamp(min=0).fill_diagonal_(0.0)
+        if len(self.heads) < 3:
+            return list(range(len(self.heads)))
+        tree = hierarchy.linkage(distance.squareform(far.numpy(), checks=False), "average")
+        return hierarchy.leaves_list(tree).tolist()
 
     def sentence(self) -> str:
         """What was found, in one sentence or two."""
@@ -84,7 +96,7 @@ class HeadSimilarity(Result):
             found = self._pairs(by)
             if found:
                 names = " and ".join(self.names[at] for at in found[0])
-                value = float(self._matrix(by)[found[0]])
+                value = float(self.matrix(by)[found[0]])
                 unit = "divergence {:.3f} nats" if by == "attention" else "CKA {:+.2f}"
                 parts.append(f"{names} {what} most alike ({unit.format(value)})")
         count, pairs = len(self.heads), len(self.heads) * (len(self.heads) - 1) // 2
@@ -107,13 +119,14 @@ class HeadSimilarity(Result):
             + "".join(f"{one:<10}" for one in MEASURES[2:])
         ]
         for a, b in self._pairs(by)[:n]:
-            values = "".join(f"{float(self._matrix(one)[a, b]):<10.3f}" for one in MEASURES[1:])
+            values = "".join(f"{float(self.matrix(one)[a, b]):<10.3f}" for one in MEASURES[1:])
             mark = "*" if (self.heads[a], self.heads[b]) in beyond else ""
             pair = f"{self.names[a]}, {self.names[b]}"
             lines.append(f"{pair:<16}{float(self.divergence[a, b]):<12.4f}{values}{mark}".rstrip())
         return "\n".join(lines)
 
-    def _matrix(self, by: Measure) -> Float[Tensor, "head other"]:
+    def matrix(self, by: Measure) -> Float[Tensor, "head other"]:
+        """One measure of every two heads, as it is."""
         named = {"attention": self.divergence, "output": self.cka}
         return named[by] if by in named else getattr(self, by)
 
