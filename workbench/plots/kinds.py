@@ -34,9 +34,9 @@ def draw_head_types(result: HeadTypes, ax: Axes | None = None) -> Figure:
             _legend(ax, result, columns=2, anchor=(0.0, -0.22))
             return titled(ax, title)
         rows = -(-len(result.types) // _ACROSS)
-        each = marks.grid_height(result.effect.shape[1]) / 2
-        figure = new_figure(width=9.5, height=max(6.0, each * (rows + 1.2)))
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1.2, rows))
+        each = 0.7 + 0.04 * result.effect.shape[1]
+        figure = new_figure(width=9.5, height=each * rows + 2.8)
+        upper, lower = figure.subfigures(2, 1, height_ratios=(2.8, each * rows))
         left, right = upper.subplots(1, 2, width_ratios=(1, 1))
         _every_type(left, result)
         right.set_axis_off()

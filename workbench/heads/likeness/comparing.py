@@ -13,13 +13,13 @@ from workbench import statistics
 from workbench.heads.ablation import Head
 from workbench.heads.kinds.measured import origin
 from workbench.heads.likeness import outputs, patterns, weights
-from workbench.heads.likeness.result import MEASURES, HeadSimilarity, named
+from workbench.heads.likeness.result import LEAST_DIVERGENCE, MEASURES, HeadSimilarity, named
 from workbench.tasks import Task
 
 _DRAWS = 19
 """So that the most extreme of them is what chance exceeds in 5 % of draws."""
-_ROWS = 400
-"""Entries of attention that are shuffled for the null: fewer rows are noisier, so it is cautious."""
+_ROWS = 40
+"""Rows of attention that are shuffled for the null: fewer are noisier, so it is cautious."""
 
 
 @torch.no_grad()
@@ -49,15 +49,16 @@ def similarity(
     z = _some(read.z, tokens, seed)
     grams = outputs.grams(z.double(), _written(model, chosen))
     spaces = {role: weights.bases(model, chosen, role) for role in ("O", "V", "Q", "K")}
-    chance, limit = _nulls(read, grams, spaces, model.cfg.d_model, seed)
+    nulls = _nulls(read, grams, spaces, model.cfg.d_model, seed)
     overlaps = [weights.kernel(one).float() for one in spaces.values()]
     return HeadSimilarity(
         (read.divergence / read.rows).float(),
         (read.divergence_first / read.rows).float(),
         outputs.cka(grams, grams).float(),
         *overlaps,
-        chance=torch.tensor(chance),
-        limit=torch.tensor(limit),
+        divergence_chance=nulls.divergence.float(),
+        chance=torch.tensor(nulls.chance),
+        limit=torch.tensor(nulls.limit),
         measures=list(MEASURES),
         heads=chosen,
         names=named(chosen),
@@ -144,39 +145,57 @@ def _group(model: HookedModel, head: Head) -> int:
     return head[1] // max(1, attention.W_O.shape[0] // attention.W_V.shape[0])
 
 
+@dataclass(frozen=True)
+class _Nulls:
+    """What unrelated heads have: for each measure the mean, and the most alike of all pairs."""
+
+    chance: list[float]
+    limit: list[float]
+    divergence: Float[Tensor, "head other"]
+
+
 def _nulls(
     read: _Reading,
     grams: Float[Tensor, "head token token"],
     spaces: dict[str, list[Tensor]],
     d_model: int,
     seed: int,
-) -> tuple[list[float], list[float]]:
-    """For each measure the mean of unrelated heads, and the most alike of all their pairs."""
+) -> _Nulls:
     generator = statistics.derive(seed, "similarity", "null")
-    attention = [_divergence_by_chance(read.sample, generator) for _ in range(_DRAWS)]
+    divergence, least = _divergence_by_chance(read.sample, generator)
     output = [_cka_by_chance(grams, generator) for _ in range(_DRAWS)]
-    chance = [sum(mean for mean, _ in one) / _DRAWS for one in (attention, output)]
-    limit = [min(most for _, most in attention), max(most for _, most in output)]
+    chance = [_apart(divergence)[0], sum(mean for mean, _ in output) / _DRAWS]
+    limit = [least, max(most for _, most in output)]
     pairs = len(grams) * (len(grams) - 1) // 2
     for one in spaces.values():
         rank = max(space.shape[1] for space in one)
         mean, most = weights.by_chance(d_model, rank, pairs, level=1 / (_DRAWS + 1))
         chance.append(mean)
         limit.append(most)
-    return chance, limit
+    return _Nulls(chance, limit, divergence)
 
 
 def _divergence_by_chance(
     rows: patterns.Rows, generator: torch.Generator
-) -> tuple[float, float]:
-    """Heads against others whose rows are shuffled: the mean and the least divergence."""
-    kept = rows.row <= rows.row.unique()[: max(8, _ROWS // 16)].max()
-    some = patterns.Rows(
-        rows.weight[:, kept], rows.is_first[kept], rows.row[kept], int(rows.row[kept].unique().numel())
-    )  # fmt: skip
-    moved = patterns.shuffled(some, generator)[:, ~some.is_first]
-    found = patterns.divergences(some.weight[:, ~some.is_first], moved) / some.rows
-    return _apart(found, least=True)
+) -> tuple[Float[Tensor, "head other"], float]:
+    """Each head against the others' shuffled rows: the mean of draws, and their least share of it.
+
+    By pair, because two heads that rest on the first token differ little however the rest lies.
+    """
+    kept = rows.row <= rows.row.unique()[:_ROWS].max()
+    number = int(rows.row[kept].unique().numel())
+    some = patterns.Rows(rows.weight[:, kept], rows.is_first[kept], rows.row[kept], number)
+    rest = ~some.is_first
+    draws = []
+    for _ in range(_DRAWS):
+        moved = patterns.shuffled(some, generator)[:, rest]
+        found = patterns.divergences(some.weight[:, rest], moved) / number
+        draws.append((found + found.T) / 2)
+    mean = torch.stack(draws).mean(0)
+    off = ~torch.eye(len(mean), dtype=torch.bool) & (mean > LEAST_DIVERGENCE)
+    if not bool(off.any()):
+        return mean, 0.0
+    return mean, min(float((one / mean)[off].min()) for one in draws)
 
 
 def _cka_by_chance(
@@ -184,14 +203,14 @@ def _cka_by_chance(
 ) -> tuple[float, float]:
     """Heads against others whose tokens are shuffled: the mean and the largest CKA."""
     order = torch.randperm(grams.shape[1], generator=generator)
-    return _apart(outputs.cka(grams, grams[:, order][:, :, order]), least=False)
+    return _apart(outputs.cka(grams, grams[:, order][:, :, order]))
 
 
-def _apart(found: Float[Tensor, "head other"], *, least: bool) -> tuple[float, float]:
-    """The mean and the most extreme of two different heads."""
+def _apart(found: Float[Tensor, "head other"]) -> tuple[float, float]:
+    """The mean and the largest of two different heads."""
     a, b = torch.triu_indices(len(found), len(found), offset=1)
     values = rearrange(torch.stack([found[a, b], found[b, a]]), "way pair -> (way pair)")
     values = values[~values.isnan()]
     if not len(values):
         return float("nan"), float("nan")
-    return float(values.mean()), float(values.min() if least else values.max())
+    return float(values.mean()), float(values.max())

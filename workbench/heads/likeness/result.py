@@ -16,6 +16,9 @@ from workbench.results import Result
 Measure = Literal["attention", "output", "writes", "values", "queries", "keys"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 
+LEAST_DIVERGENCE = 1e-3
+"""In nats: heads whose rows, shuffled, differ by less have no pattern to compare."""
+
 
 @dataclass(frozen=True, eq=False)
 class HeadSimilarity(Result):
@@ -29,7 +32,9 @@ class HeadSimilarity(Result):
                  share values and keys, so that those two are the rank whatever the heads do
     chance       for each measure, what unrelated heads have on average: attention shuffled within
                  rows, outputs of shuffled tokens, random spaces
-    limit        what the most alike of all pairs of unrelated heads reaches in 5 % of draws
+    limit        what the most alike of all pairs of unrelated heads reaches in 5 % of draws; of
+                 attention the share of `divergence_chance`, what the same two heads would have
+                 with shuffled rows, since heads that rest on the first token differ little anyway
     NaN: not defined, as for a head that writes nothing.
     """
 
@@ -44,6 +49,9 @@ class HeadSimilarity(Result):
     values: Float[Tensor, "head other"] = field(metadata={"means": "overlap of value spaces"})
     queries: Float[Tensor, "head other"] = field(metadata={"means": "overlap of query spaces"})
     keys: Float[Tensor, "head other"] = field(metadata={"means": "overlap of key spaces"})
+    divergence_chance: Float[Tensor, "head other"] = field(
+        metadata={"means": "divergence with shuffled rows", "unit": "nats"}
+    )
     chance: Float[Tensor, " measure"] = field(metadata={"means": "mean of unrelated heads"})
     limit: Float[Tensor, " measure"] = field(metadata={"means": "most alike by chance, at 5 %"})
     measures: list[str] = field(metadata={"axis": "measure"})
@@ -70,10 +78,11 @@ class HeadSimilarity(Result):
     def beyond_chance(self, by: Measure = "output") -> list[tuple[Head, Head]]:
         """The pairs more alike than any pair of unrelated heads is in 95 % of draws."""
         limit = float(self.limit[MEASURES.index(by)])
-        least = -limit if by == "attention" else limit
-        alike = self.alike(by)
-        pairs = self._pairs(by)
-        return [(self.heads[a], self.heads[b]) for a, b in pairs if float(alike[a, b]) > least]
+        found = self.alike(by) > limit
+        if by == "attention":
+            found = self.divergence < limit * self.divergence_chance
+            found &= self.divergence_chance > LEAST_DIVERGENCE
+        return [(self.heads[a], self.heads[b]) for a, b in self._pairs(by) if bool(found[a, b])]
 
     def of(self, one: Head, other: Head, *, by: Measure = "output") -> float:
         """One measure of two heads, as it is."""
@@ -103,8 +112,7 @@ class HeadSimilarity(Result):
         beyond = len(self.beyond_chance("output"))
         return (
             f"Of {count} heads of {self.model} on {self.task}, {'; '.join(parts) or 'none compare'}"
-            f". {beyond} of {pairs} pairs write more alike than the most alike of unrelated heads "
-            "would."
+            f". {beyond} of {pairs} pairs write more alike than any would on unrelated tokens."
         )
 
     def headline(self) -> dict[str, float]:
