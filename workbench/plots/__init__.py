@@ -25,6 +25,7 @@ from workbench.patching import (
     Sweeps,
     Tracing,
 )
+from workbench.plots.attention import AttentionView, attention
 from workbench.plots.circuits import (
     draw_acdc_circuit,
     draw_circuit_study,
@@ -40,7 +41,7 @@ from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
 from workbench.plots.style import encoded
 
-__all__ = ["draw", "png", "save"]
+__all__ = ["AttentionView", "attention", "draw", "png", "save"]
 
 
 @singledispatch
