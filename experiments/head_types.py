@@ -42,9 +42,7 @@ def run(config: Config) -> heads.HeadTypes:
     """prompts -> model -> scores and nulls of every type -> the heads of each"""
     model = models.load(config.model)
     task = tasks.ioi(model, prompts=config.prompts, seed=config.seed)
-    return heads.types(
-        model, task, prompts=config.prompts, level=config.level, seed=config.seed
-    )
+    return heads.types(model, task, prompts=config.prompts, level=config.level, seed=config.seed)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
 from workbench.plots.style import encoded
 
-__all__ = ["AttentionView", "attention", "draw", "png", "save"]
+__all__ = ["AttentionView", "attention", "draw", "interactive", "png", "save"]
 
 
 @singledispatch
@@ -74,6 +74,19 @@ draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)
 draw.register(AcdcCircuit, draw_acdc_circuit)
 draw.register(Minimality, draw_minimality)
+
+
+@singledispatch
+def interactive(result: object) -> str:
+    """HTML to look into a result with, for any page; empty where this kind has none."""
+    return ""
+
+
+@interactive.register
+def _(result: HeadTypes) -> str:
+    where = f"{result.task}, its first prompt; the strongest heads of each type"
+    patterns = result.pattern.numpy()
+    return AttentionView(patterns, list(result.shown), list(result.words), where).fragment()
 
 
 def save(result_or_figure: object, path: Path | str) -> None:

@@ -49,7 +49,7 @@ class AttentionView:
             if ax is not None:
                 self._draw(ax, 0)
                 return titled(ax, title)
-            across = min(3, shown)
+            across = 2 if shown == 4 else min(3, shown)
             down = -(-shown // across)
             each = min(5.0, max(2.2, 1.0 + 0.14 * len(self.words)))
             figure = new_figure(width=0.6 + each * across, height=0.6 + each * down)

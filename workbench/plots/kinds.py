@@ -8,7 +8,6 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from workbench.heads import HeadTypes
-from workbench.plots import marks
 from workbench.plots.style import INK, LINES, new_figure, styled, titled
 
 _COLORS = {
@@ -86,13 +85,13 @@ def _one_type(axes: Axes, result: HeadTypes, at: int) -> None:
     axes.add_collection(
         PatchCollection(frames, facecolor="none", edgecolor=dark, linewidth=1.1, gid="marked")
     )
-    axes.set_title(f"{result.types[at]}\nblack: {most:.2g} {_short(result.units[at])}", fontsize=8)
+    axes.set_title(
+        f"{result.types[at]}\nblack: {most:.2g} {_short(result.measured_in[at])}", fontsize=8
+    )
     _counted(axes)
 
 
-def _legend(
-    axes: Axes, result: HeadTypes, *, columns: int, anchor: tuple[float, float]
-) -> None:
+def _legend(axes: Axes, result: HeadTypes, *, columns: int, anchor: tuple[float, float]) -> None:
     handles = [
         Patch(facecolor=_COLORS[type], label=f"{type} ({len(heads)})")
         for type, heads in result.named().items()
@@ -113,5 +112,3 @@ def _short(unit: str) -> str:
 def _counted(axes: Axes) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
-
-

@@ -159,4 +159,3 @@ def _check_causal(patterns: list[Tensor], model: HookedModel) -> None:
             f"{architecture} attends to later tokens ({ahead:.2g} on one of them): types of heads "
             "are told apart by what they look back to, so they need a causal model"
         )
-

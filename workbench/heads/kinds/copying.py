@@ -92,9 +92,7 @@ def positivity(circuit: Float[Tensor, "head d_head d_head"]) -> Float[Tensor, " 
     return torch.where(size > 0, eigenvalues.real.sum(1) / size.clamp(min=1e-300), 0.0)
 
 
-def _of_tokens(
-    name: str, marks: Float[Tensor, "head token asked"], *, seed: int
-) -> Measured:
+def _of_tokens(name: str, marks: Float[Tensor, "head token asked"], *, seed: int) -> Measured:
     own = marks.diagonal(dim1=1, dim2=2)
     others = (marks.sum(2) - own) / (marks.shape[2] - 1)
     bounds = statistics.bounds(own - others, seed=seed)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hooks import HookedModel, Prompts
-from workbench import tasks
+from hooks import HookedModel, Prompts, Site, capture
+from workbench import models, tasks
 from workbench.heads.kinds import attending, copying, moving, successors
 from workbench.heads.kinds.attending import DUPLICATE, FIRST, INDUCTION, OFFSET, PREVIOUS
 from workbench.heads.kinds.measured import Head, Measured, origin, spread
@@ -18,6 +18,7 @@ from workbench.tasks import Task, solved
 
 _NAMES = (PREVIOUS, DUPLICATE, INDUCTION, FIRST)
 _FEWEST = 2
+_SHOWN = 3  # heads of each type whose attention is kept to be looked at
 
 
 def types(
@@ -111,9 +112,7 @@ class _Work:
             moved = moving.moved(self.model, self.task, batch_size=self.batch_size)
             self.found += moving.movers(moved, seed=self.seed)
             self.found.append(
-                moving.inhibition(
-                    self.model, self.task, moved, memory=self.memory, seed=self.seed
-                )
+                moving.inhibition(self.model, self.task, moved, memory=self.memory, seed=self.seed)
             )
         except ValueError as error:
             names = (moving.MOVER, moving.NEGATIVE_MOVER, moving.INHIBITION)
@@ -147,8 +146,9 @@ class _Work:
             offset=spread(self.offset, self.heads).nan_to_num(-1).long(),
             threshold=torch.tensor([one.threshold for one in self.found]),
             types=[one.type for one in self.found],
-            units=[one.unit for one in self.found],
+            measured_in=[one.unit for one in self.found],
             nulls=[one.null_is for one in self.found],
+            **self._example(level),
             left_out=self.left_out,
             prompts=prompts,
             level=level,
@@ -157,6 +157,27 @@ class _Work:
             caveat=self._caveat(),
             **origin(self.model),
         )
+
+    def _example(self, level: float) -> dict[str, Any]:
+        """The first prompt, and what the strongest heads of each type attend to in it."""
+        shown: list[Head] = []
+        for one in self.found:
+            order = one.effect.nan_to_num(-torch.inf).argsort(descending=True, stable=True)
+            named = one.named(level=level)
+            best = [at for at in order.tolist() if bool(named[at])][:_SHOWN] or order[:1].tolist()
+            shown += [self.heads[at] for at in best]
+        shown = sorted(set(shown))
+        prompt = self.task.clean[0]
+        layers = {layer for layer, _ in shown}
+        seen = capture(self.model, prompt, [Site("pattern", layer) for layer in layers])
+        rows = [seen[Site("pattern", layer)][0, head] for layer, head in shown]
+        tokenless = getattr(self.model, "tokenizer", None) is None
+        words = prompt.tokens[0].tolist() if tokenless else models.words(self.model, prompt)[0]
+        return {
+            "pattern": torch.stack(rows).float().cpu(),
+            "shown": shown,
+            "words": list(map(str, words)),
+        }
 
     def _seen(self, prompts: Prompts, names: list[str]) -> attending.Attention:
         return attending.attention(self.model, prompts, names, batch_size=self.batch_size)

@@ -90,9 +90,11 @@ def inhibition(
 ) -> Measured:
     """What is lost, beyond its direct part, when what a head moves from S2 to END is left out."""
     cells = [_without(task, found, head) for head in found.heads]
-    lost = -effects.exact(
-        model, task, cells, metrics=[metrics.logit_diff], memory=memory, seed=seed
-    ).effect[0].double()
+    lost = (
+        -effects.exact(model, task, cells, metrics=[metrics.logit_diff], memory=memory, seed=seed)
+        .effect[0]
+        .double()
+    )
     direct = found.attention[1] * found.direct[1]
     score = lost - direct
     bounds = statistics.bounds(score, seed=seed)

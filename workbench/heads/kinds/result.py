@@ -18,7 +18,8 @@ class HeadTypes(Result):
     testing every head (and, for types of attention, every such type). A head is of a type when
     p is at most `level` and the effect at least the type's `threshold`; where it looks back by
     itself (previous token, first token, fixed offset) also on the natural prompts. NaN: could
-    not be measured here, `left_out` says why.
+    not be measured here, `left_out` says why. `pattern` is what the strongest heads of each type
+    attend to in the task's first prompt, to be looked at.
     """
 
     effect: Float[Tensor, "type layer head"] = field(metadata={"means": "score beyond chance"})
@@ -38,8 +39,13 @@ class HeadTypes(Result):
     )
     threshold: Float[Tensor, " type"] = field(metadata={"means": "least effect that is named"})
     types: list[str] = field(metadata={"axis": "type"})
-    units: list[str] = field(metadata={"axis": "type"})
+    measured_in: list[str] = field(metadata={"axis": "type"})
     nulls: list[str] = field(metadata={"axis": "type"})
+    pattern: Float[Tensor, "shown query key"] = field(
+        metadata={"means": "attention of some of the heads in one prompt of the task"}
+    )
+    shown: list[Head]
+    words: list[str] = field(metadata={"axis": "key"})
     left_out: dict[str, str]
     prompts: int
     level: float

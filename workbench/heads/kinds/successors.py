@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class Orders:
             ids = {word: _id(tokenizer, word) for word in known}
             found += [
                 (name, ids[one], ids[other])
-                for one, other in zip(order, order[1:], strict=False)
+                for one, other in pairwise(order)
                 if one in known and other in known
             ]
         if len(found) < _LEAST:
@@ -75,9 +76,7 @@ def successors(model: HookedModel, *, seed: int) -> tuple[Measured, list[Head]]:
     return judged(einsum(said, directions, "h t m, n m -> h t n"), orders.group, seed=seed), heads
 
 
-def judged(
-    logits: Float[Tensor, "head token next"], group: list[str], *, seed: int
-) -> Measured:
+def judged(logits: Float[Tensor, "head token next"], group: list[str], *, seed: int) -> Measured:
     """From the logits of every successor to the share of tokens whose own one is raised most."""
     logits = logits.cpu()
     same = torch.tensor([[one == other for other in group] for one in group])

@@ -26,7 +26,7 @@ def grams(
     whole = gram.sum((1, 2))[:, None, None] / ((tokens - 1) * (tokens - 2))
     gram = gram - rows - rows.mT + whole
     gram.diagonal(dim1=1, dim2=2).zero_()
-    return gram
+    return gram.float()  # compared by the million; summed in double precision
 
 
 def cka(
@@ -35,7 +35,7 @@ def cka(
     """1: the same up to rotation and scale. 0 on average for independent outputs, so it may be
     negative. NaN for a head that always writes the same."""
     both = _inner(here, there)
-    sizes = [one.flatten(1).square().sum(1) for one in (here, there)]
+    sizes = [_own(one) for one in (here, there)]
     scale = (sizes[0][:, None] * sizes[1][None]).sqrt()
     return torch.where(scale > 0, both / scale, torch.nan)
 
@@ -43,8 +43,12 @@ def cka(
 def _inner(
     here: Float[Tensor, "head token token"], there: Float[Tensor, "other token token"]
 ) -> Float[Tensor, "head other"]:
-    total = torch.zeros(len(here), len(there), dtype=torch.double)
+    total = torch.zeros(len(here), len(there), dtype=torch.double, device=here.device)
     for start in range(0, here.shape[1], _BLOCK):
         part = slice(start, start + _BLOCK)
-        total += here[:, part].flatten(1).double() @ there[:, part].flatten(1).double().T
+        total += (here[:, part].flatten(1) @ there[:, part].flatten(1).T).double()
     return total
+
+
+def _own(gram: Float[Tensor, "head token token"]) -> Float[Tensor, " head"]:
+    return torch.stack([one.double().square().sum() for one in gram])

@@ -9,7 +9,7 @@ from torch import Tensor
 from hooks import Activations, HookedModel, Site
 from workbench.heads.ablation import Head
 
-_AT_ONCE = 8_000_000
+_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,9 @@ class Rows:
         row = (torch.arange(len(mask), device=mask.device)[:, None] * size + at)[:, :, None]
         row = row.expand_as(entry)[entry]
         first = (at == 0).expand_as(entry)[entry]
-        return cls(weight.double().cpu(), first.cpu(), row.double().cpu(), int(row.unique().numel()))
+        return cls(
+            weight.double().cpu(), first.cpu(), row.double().cpu(), int(row.unique().numel())
+        )
 
 
 def divergences(
@@ -50,10 +52,13 @@ def divergences(
     """
     halves = (entropy_like(here)[:, None] + entropy_like(there)[None]) / 2
     mixed = torch.zeros_like(halves)
-    step = max(1, _AT_ONCE // max(1, there.numel()))
-    for start in range(0, len(here), step):
-        mean = (here[start : start + step, None] + there[None]) / 2
-        mixed[start : start + step] = entropy_like(mean)
+    for at, one in enumerate(here):
+        first = at if here is there else 0  # a comparison with themselves needs one half
+        step = max(1, _AT_ONCE // max(1, len(one)))
+        for start in range(first, len(there), step):
+            mixed[at, start : start + step] = entropy_like((one + there[start : start + step]) / 2)
+    if here is there:
+        mixed = mixed.triu() + mixed.triu(1).T
     return (halves - mixed).clamp(min=0)
 
 
@@ -75,4 +80,3 @@ def shuffled(rows: Rows, generator: torch.Generator) -> Float[Tensor, "head entr
 def _looks_ahead(seen: Activations, heads: list[Head]) -> bool:
     layers = {layer for layer, _ in heads}
     return any(bool((seen[Site("pattern", at)].triu(1) > 1e-6).any()) for at in layers)
-

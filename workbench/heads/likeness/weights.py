@@ -19,9 +19,7 @@ Role = Literal["O", "V", "Q", "K"]
 _BLOCK = 64
 
 
-def bases(
-    model: HookedModel, heads: list[Head], role: Role
-) -> list[Float[Tensor, "d_model rank"]]:
+def bases(model: HookedModel, heads: list[Head], role: Role) -> list[Float[Tensor, "d_model rank"]]:
     """An orthonormal basis of what each head writes to (O) or reads from (V, Q, K).
 
     Query heads that share keys and values have the same bases for K and V.
@@ -41,8 +39,10 @@ def kernel(bases: list[Float[Tensor, "d_model rank"]]) -> Float[Tensor, "head ot
     size, heads = bases[0].shape[0], len(bases)
     total = torch.zeros(heads, heads, dtype=torch.double)
     for start in range(0, size, _BLOCK):
-        rows = torch.stack([(one[start : start + _BLOCK] @ one.T).flatten() for one in bases])
-        total += rows @ rows.T
+        rows = torch.stack(
+            [(one[start : start + _BLOCK] @ one.T).flatten().float() for one in bases]
+        )
+        total += (rows @ rows.T).double()
     empty = torch.tensor([one.shape[1] == 0 for one in bases])
     return total.masked_fill(empty[:, None] | empty[None], torch.nan)
 
