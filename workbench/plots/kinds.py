@@ -1,5 +1,7 @@
 """Figures of what kind each head is."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
@@ -35,7 +37,8 @@ def draw_head_types(result: HeadTypes, ax: Axes | None = None) -> Figure:
         rows = -(-len(result.types) // _ACROSS)
         each = 0.7 + 0.04 * result.effect.shape[1]
         figure = new_figure(width=9.5, height=each * rows + 2.8)
-        upper, lower = figure.subfigures(2, 1, height_ratios=(2.8, each * rows))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(2.8, each * rows))
+        upper, lower = parts
         left, right = upper.subplots(1, 2, width_ratios=(1, 1))
         _every_type(left, result)
         right.set_axis_off()

@@ -6,7 +6,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workbench.heads import HeadSimilarity, Substitution
+from workbench.heads import MEASURES, HeadSimilarity, Measure, Substitution
 from workbench.plots import marks
 from workbench.plots.style import LEVEL, new_figure, styled, titled
 
@@ -34,7 +34,7 @@ def draw_head_similarity(result: HeadSimilarity, ax: Axes | None = None) -> Figu
             return titled(ax, title)
         figure = new_figure(width=10.0, height=7.0)
         panels = figure.subplots(2, 3).ravel()
-        for axes, by in zip(panels, result.measures, strict=True):
+        for axes, by in zip(panels, MEASURES, strict=True):
             _matrix(axes, result, by, order)
         return titled(panels[0], title)
 
@@ -66,7 +66,7 @@ def draw_substitution(result: Substitution, ax: Axes | None = None) -> Figure:
         return titled(ax, title)
 
 
-def _matrix(axes: Axes, result: HeadSimilarity, by: str, order: list[int]) -> None:
+def _matrix(axes: Axes, result: HeadSimilarity, by: Measure, order: list[int]) -> None:
     values = (result.divergence if by == "attention" else result.matrix(by))[order][:, order]
     dark_is_low = by == "attention"
     finite = values[~values.isnan()]

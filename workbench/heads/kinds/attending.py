@@ -82,7 +82,7 @@ def attention(
         score = torch.stack([one for one, _ in weights])
         null = torch.stack([one for _, one in weights])
         patterns = [seen[site].double() for site in wanted]
-        _check_causal(patterns, model)
+        _check_causal(patterns, seen.prompts, model)
         scores.append(torch.cat([_under(score, one) for one in patterns], dim=1).cpu())
         nulls.append(torch.cat([_under(null, one) for one in patterns], dim=1).cpu())
         heads = [(at, head) for at, one in enumerate(patterns) for head in range(one.shape[1])]
@@ -96,14 +96,14 @@ def best_offset(found: Attention) -> Int[Tensor, " head"]:
 
 def at_offset(found: Attention, chosen: Int[Tensor, " head"]) -> tuple[Tensor, Tensor]:
     """Scores and nulls, (head, batch), of every head at its own offset."""
-    held = ~found.score.isnan().any(dim=0).any(dim=0)
     row = torch.arange(len(chosen))
+    held = ~found.score[chosen, row].isnan().any(dim=0)
     return found.score[chosen, row][:, held], found.null[chosen, row][:, held]
 
 
-def offset_names() -> Iterator[str]:
-    """The relations that "fixed offset" chooses from."""
-    return map(_offset, OFFSETS)
+def offset_names(shortest: int) -> Iterator[str]:
+    """The relations that "fixed offset" chooses from, in prompts of at least so many tokens."""
+    return (_offset(one) for one in OFFSETS if one + 2 < shortest)
 
 
 def judged(
@@ -151,8 +151,9 @@ def _under(
     return einsum(weights, pattern, "r b q k, b h q k -> r h b")
 
 
-def _check_causal(patterns: list[Tensor], model: HookedModel) -> None:
-    ahead = max(float(one.triu(1).abs().max()) for one in patterns)
+def _check_causal(patterns: list[Tensor], prompts: Prompts, model: HookedModel) -> None:
+    real = prompts.mask[:, None, :, None]  # what padding attends to does not matter
+    ahead = max(float((one.triu(1) * real).max()) for one in patterns)
     if ahead > 1e-6:
         architecture = getattr(model.cfg, "architecture", "this model")
         raise ValueError(

@@ -84,7 +84,8 @@ class _Work:
         drawn = tasks.induction(self.model, prompts=2 * prompts, seed=self.seed, period=period)
         # The offset is chosen on other prompts than it is judged on.
         chosen_on, judged_on = drawn.clean[prompts:], drawn.clean[:prompts]
-        offsets = list(attending.offset_names())
+        shortest = min(int(one.lengths.min()) for one in (drawn.clean, self.task.clean))
+        offsets = list(attending.offset_names(shortest))
         chosen = attending.best_offset(self._seen(chosen_on, offsets))
         found = self._seen(judged_on, [*_NAMES, *offsets])
         self.heads = found.heads
@@ -143,7 +144,7 @@ class _Work:
             natural_p=torch.stack(
                 [spread(nothing if one is None else one.p, self.heads) for one in natural]
             ),
-            offset=spread(self.offset, self.heads).nan_to_num(-1).long(),
+            offset=spread(self.offset.double(), self.heads).nan_to_num(-1).long(),
             threshold=torch.tensor([one.threshold for one in self.found]),
             types=[one.type for one in self.found],
             measured_in=[one.unit for one in self.found],

@@ -1,6 +1,7 @@
 """What was measured of one type, for every head in a row; and how it is judged."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -84,7 +85,7 @@ def per_query_head(
     return values.repeat_interleave(heads // values.shape[2], dim=2)
 
 
-def origin(model: HookedModel) -> dict[str, str]:
+def origin(model: HookedModel) -> dict[str, Any]:
     """The name and digest of a model, as every result carries them."""
     found = getattr(model, "origin", None)
     return {

@@ -36,7 +36,7 @@ class Moved:
     others: Float[Tensor, "head batch"]  # mean attention from END to a token but the first
     direct: Float[Tensor, "role head batch"]  # nats written for the answer, at full attention
     carried: dict[Head, Float[Tensor, "batch d_head"]]  # z at END that came from S2
-    z: dict[int, Float[Tensor, "batch 1 head d_head"]]
+    z: dict[int, Float[Tensor, "batch 1 column d_head"]]
     difference: float  # mean size of the model's logit difference
     heads: list[Head]
 
@@ -60,11 +60,14 @@ def moved(model: HookedModel, task: Task, *, batch_size: int) -> Moved:
         for start in range(0, len(task), batch_size)
     ]
     heads = parts[0].heads
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(one, name) for one in parts], dim=-1)
+
     return Moved(
-        *(
-            torch.cat([getattr(one, name) for one in parts], dim=-1)
-            for name in ("attention", "others", "direct")
-        ),
+        joined("attention"),
+        joined("others"),
+        joined("direct"),
         {head: torch.cat([one.carried[head] for one in parts]) for head in heads},
         {layer: torch.cat([one.z[layer] for one in parts]) for layer in parts[0].z},
         sum(one.difference * one.attention.shape[-1] for one in parts) / len(task),

@@ -98,7 +98,7 @@ class HeadTypes(Result):
             text += f" Not measured: {', '.join(self.left_out)}."
         return f"{text} {self.caveat}".strip()
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, int]:
         """How many heads there are of each type."""
         return {type: len(heads) for type, heads in self.named().items()}
 

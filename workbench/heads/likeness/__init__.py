@@ -5,7 +5,7 @@ for another (`standing_in`).
 """
 
 from workbench.heads.likeness.comparing import similarity
-from workbench.heads.likeness.result import HeadSimilarity, Measure
+from workbench.heads.likeness.result import MEASURES, HeadSimilarity, Measure
 from workbench.heads.likeness.standing_in import Substitution, substitute
 
-__all__ = ["HeadSimilarity", "Measure", "Substitution", "similarity", "substitute"]
+__all__ = ["MEASURES", "HeadSimilarity", "Measure", "Substitution", "similarity", "substitute"]

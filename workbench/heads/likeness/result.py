@@ -101,7 +101,8 @@ class HeadSimilarity(Result):
     def sentence(self) -> str:
         """What was found, in one sentence or two."""
         parts = []
-        for by, what in (("attention", "attend"), ("output", "write")):
+        both: tuple[tuple[Measure, str], ...] = (("attention", "attend"), ("output", "write"))
+        for by, what in both:
             found = self._pairs(by)
             if found:
                 names = " and ".join(self.names[at] for at in found[0])
@@ -115,7 +116,7 @@ class HeadSimilarity(Result):
             f". {beyond} of {pairs} pairs write more alike than any would on unrelated tokens."
         )
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, int]:
         """For each measure how many pairs are more alike than by chance."""
         return {f"alike by {by}": len(self.beyond_chance(by)) for by in MEASURES}
 

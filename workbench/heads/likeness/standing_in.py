@@ -81,7 +81,7 @@ class Substitution(Result):
             )
         return text
 
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, int | float]:
         """How many stand-ins there are, and how much the best one keeps."""
         off = self.kept.masked_fill(torch.eye(len(self.heads), dtype=torch.bool), -torch.inf)
         return {"stand-ins": len(self.stand_ins()), "most kept": float(off.nan_to_num(-1e9).max())}
