@@ -168,7 +168,7 @@ def attention(
     return AttentionView(np.stack(rows), chosen, list(words), title)
 
 
-def _pattern(pattern: Float[Tensor, "query key"], length: int) -> Float[np.ndarray, "query key"]:
+def _pattern(pattern: Float[Tensor, "query key"], length: int) -> Float[np.ndarray, "row column"]:
     return pattern[:length, :length].float().cpu().numpy()
 
 

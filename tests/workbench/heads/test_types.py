@@ -71,9 +71,7 @@ def test_heads_that_learned_induction_are_named(name):
 
 def test_relations_are_where_they_should_be():
     found = attending.relations(Prompts.padded([[9, 5, 6, 5, 6, 7]]))
-    pairs = {
-        name: {tuple(at) for at in one[0].nonzero().tolist()} for name, one in found.items()
-    }
+    pairs = {name: {tuple(at) for at in one[0].nonzero().tolist()} for name, one in found.items()}
     assert pairs["previous token"] == {(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)}
     assert pairs["duplicate token"] == {(3, 1), (4, 2)}
     assert pairs["induction"] == {(3, 2), (4, 3)}
@@ -144,7 +142,10 @@ def test_shuffled_attention_is_a_type_about_as_often_as_it_should_be():
         pattern = pattern / pattern.sum(3, keepdim=True)
         beyond = attending._under(score, pattern) - attending._under(null, pattern)
         wrong += bool((statistics.permutation_test(beyond).corrected <= 0.05).any())
-    low, high = 0.05 - 3 * math.sqrt(0.05 * 0.95 / families), 0.05 + 3 * math.sqrt(0.0475 / families)
+    low, high = (
+        0.05 - 3 * math.sqrt(0.05 * 0.95 / families),
+        0.05 + 3 * math.sqrt(0.0475 / families),
+    )
     assert low <= wrong / families <= high
 
 

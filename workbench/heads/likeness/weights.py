@@ -19,7 +19,7 @@ Role = Literal["O", "V", "Q", "K"]
 _BLOCK = 64
 
 
-def bases(model: HookedModel, heads: list[Head], role: Role) -> list[Float[Tensor, "d_model rank"]]:
+def bases(model: HookedModel, heads: list[Head], role: Role) -> list[Float[Tensor, "d_model _"]]:
     """An orthonormal basis of what each head writes to (O) or reads from (V, Q, K).
 
     Query heads that share keys and values have the same bases for K and V.
@@ -34,7 +34,7 @@ def basis(weight: Float[Tensor, "d_model d_head"]) -> Float[Tensor, "d_model ran
     return u[:, s > least] if float(s.max()) > 0 else u[:, :0]
 
 
-def kernel(bases: list[Float[Tensor, "d_model rank"]]) -> Float[Tensor, "head other"]:
+def kernel(bases: list[Float[Tensor, "d_model _"]]) -> Float[Tensor, "head other"]:
     """The projection kernel of every two: <P, Q> of their projectors. NaN for an empty space."""
     size, heads = bases[0].shape[0], len(bases)
     total = torch.zeros(heads, heads, dtype=torch.double)
