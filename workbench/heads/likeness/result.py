@@ -66,10 +66,20 @@ class HeadSimilarity(Result):
     model_digest: str
 
     def alike(self, by: Measure) -> Float[Tensor, "head other"]:
-        """The matrix of one measure, turned so that larger is more alike."""
+        """The matrix of one measure, turned so that larger is more alike.
+
+        Overlaps are shares of the ranks, so that small spaces compare with large ones: 1 is the
+        same space.
+        """
         if by not in MEASURES:
             raise ValueError(f"no measure {by!r}; there are {', '.join(MEASURES)}")
-        return -self.divergence if by == "attention" else self.matrix(by)
+        if by == "attention":
+            return -self.divergence
+        found = self.matrix(by)
+        if by == "output":
+            return found
+        rank = found.diagonal()
+        return found / (rank[:, None] * rank[None]).sqrt()
 
     def most_alike(self, n: int, *, by: Measure = "output") -> list[tuple[Head, Head]]:
         """The `n` pairs of heads that are most alike by one measure, most alike first."""
@@ -78,7 +88,7 @@ class HeadSimilarity(Result):
     def beyond_chance(self, by: Measure = "output") -> list[tuple[Head, Head]]:
         """The pairs more alike than any pair of unrelated heads is in 95 % of draws."""
         limit = float(self.limit[MEASURES.index(by)])
-        found = self.alike(by) > limit
+        found = self.matrix(by) > limit
         if by == "attention":
             found = self.divergence < limit * self.divergence_chance
             found &= self.divergence_chance > LEAST_DIVERGENCE
