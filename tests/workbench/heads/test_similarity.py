@@ -55,8 +55,9 @@ def test_planted_copies_are_the_most_alike_by_every_measure_that_should_see_them
     # The one that says the same looks by position, as the previous-token head does, and that one
     # reads the same values: tokens.
     by_place = before | set(roles["same output"])
+    aside = set(roles["orthogonal"]) | set(roles["same pattern"])  # all write where none reads
     alike = {
-        "attention": [looking], "output": [copies], "writes": [saying],
+        "attention": [looking], "output": [copies], "writes": [saying, aside],
         "queries": [looking, by_place],
     }  # fmt: skip
     if "gqa" not in name:  # there, heads of a group share values and keys whatever they do
