@@ -11,7 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench import results
-from workbench.heads import HeadEffects, Importance, ImportanceAgreement
+from workbench.heads import (
+    HeadEffects,
+    HeadSimilarity,
+    HeadTypes,
+    Importance,
+    ImportanceAgreement,
+    Substitution,
+)
 from workbench.lens import DirectAttribution, LogitLens
 from workbench.patching import (
     AcdcCircuit,
@@ -25,6 +32,7 @@ from workbench.patching import (
     Sweeps,
     Tracing,
 )
+from workbench.plots.attention import AttentionView, attention
 from workbench.plots.circuits import (
     draw_acdc_circuit,
     draw_circuit_study,
@@ -34,12 +42,14 @@ from workbench.plots.circuits import (
 )
 from workbench.plots.heads import draw_head_effects
 from workbench.plots.importance import draw_agreement, draw_importance
+from workbench.plots.kinds import draw_head_types
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
+from workbench.plots.likeness import draw_head_similarity, draw_substitution
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
 from workbench.plots.style import encoded
 
-__all__ = ["draw", "png", "save"]
+__all__ = ["AttentionView", "attention", "draw", "interactive", "png", "save"]
 
 
 @singledispatch
@@ -59,6 +69,9 @@ def draw(result: object, ax: Axes | None = None) -> Figure:
 draw.register(HeadEffects, draw_head_effects)
 draw.register(Importance, draw_importance)
 draw.register(ImportanceAgreement, draw_agreement)
+draw.register(HeadTypes, draw_head_types)
+draw.register(HeadSimilarity, draw_head_similarity)
+draw.register(Substitution, draw_substitution)
 draw.register(LogitLens, draw_logit_lens)
 draw.register(DirectAttribution, draw_direct_attribution)
 draw.register(Sweep, draw_sweep)
@@ -71,6 +84,19 @@ draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)
 draw.register(AcdcCircuit, draw_acdc_circuit)
 draw.register(Minimality, draw_minimality)
+
+
+@singledispatch
+def interactive(result: object) -> str:
+    """HTML to look into a result with, for any page; empty where this kind has none."""
+    return ""
+
+
+@interactive.register
+def _(result: HeadTypes) -> str:
+    where = f"{result.task}, its first prompt; the strongest heads of each type"
+    patterns = result.pattern.numpy()
+    return AttentionView(patterns, list(result.shown), list(result.words), where).fragment()
 
 
 def save(result_or_figure: object, path: Path | str) -> None:

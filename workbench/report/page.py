@@ -31,13 +31,15 @@ def write(
     record: dict[str, Any],
     figure: Path | bytes,
     name: str = "",
+    interactive: str = "",
 ) -> None:
     """Write a run as one HTML page that needs no other file and no network.
 
     `docstring` is the experiment's, with its parts Question, Method, Compare, Read and Caveat;
     `record` is what was written down about how the run was made; `figure` a png or svg. `name` is
     the experiment's, as the command line knows it; the record's unless given. All words and
-    numbers are escaped: nothing in them can become part of the page's code.
+    numbers are escaped: nothing in them can become part of the page's code. `interactive` is HTML
+    that is put in as it is, from `plots.interactive`.
     """
     name = name or str(record.get("experiment", ""))
     image = figure if isinstance(figure, bytes) else figure.read_bytes()
@@ -56,6 +58,7 @@ def write(
         table=table(result),
         level=LEVEL,
         image=_data_uri(image),
+        interactive=Markup(interactive),
         size="wide" if _width(image) > WIDE else "",
         config=config,
         details=details(record),

@@ -90,6 +90,7 @@ def _make(run: Callable[[Any], Any], config: Any, *, scratch: Path, place: Path)
         config=resolved,
         record=record,
         figure=scratch / "figure.png",
+        interactive=plots.interactive(result),
     )
     _write(scratch / "config.json", resolved)
     _write(scratch / "run.json", record)

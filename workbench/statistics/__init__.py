@@ -13,6 +13,7 @@ Tests     Paired sign flips (Fisher 1935), the largest |t| over all cells for th
 """
 
 from workbench.statistics.estimates import Bounds, Estimate, bounds, estimate, proportion
+from workbench.statistics.matching import matching_test
 from workbench.statistics.permutation import (
     PermutationTest,
     benjamini_hochberg,
@@ -32,6 +33,7 @@ __all__ = [
     "bounds",
     "derive",
     "estimate",
+    "matching_test",
     "permutation_test",
     "proportion",
     "rank_correlation",

@@ -1,0 +1,202 @@
+"""From a model and prompts to what kind of head each one is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hooks import HookedModel, Prompts, Site, capture
+from workbench import models, tasks
+from workbench.heads.kinds import attending, copying, moving, successors
+from workbench.heads.kinds.attending import DUPLICATE, FIRST, INDUCTION, OFFSET, PREVIOUS
+from workbench.heads.kinds.measured import Head, Measured, origin, spread
+from workbench.heads.kinds.reading import check_additive
+from workbench.heads.kinds.result import HeadTypes
+from workbench.tasks import Task, solved
+
+_NAMES = (PREVIOUS, DUPLICATE, INDUCTION, FIRST)
+_FEWEST = 2
+_SHOWN = 3  # heads of each type whose attention is kept to be looked at
+
+
+def types(
+    model: HookedModel,
+    task: Task,
+    *,
+    prompts: int = 32,
+    period: tuple[int, int] = (8, 16),
+    level: float = 0.05,
+    batch_size: int = 16,
+    memory: str | int = "2GB",
+    seed: int = 0,
+) -> HeadTypes:
+    """Score every head for every type, on random repeated tokens and on the task's own prompts.
+
+    Where a head attends is asked of `prompts` prompts of different random tokens that are said
+    twice (`tasks.induction`, whose `period` it is), and again of the clean prompts of `task`.
+    What it copies is asked of tokens of the vocabulary, which name it moves of the task's prompts
+    where they have the roles of `tasks.ioi`, which order it follows of days, months, numbers and
+    letters. What cannot be asked of this model or task is left out, and `left_out` says why.
+    Each type's null is in `nulls`. `memory` is what the sweep for S-inhibition may hold.
+    """
+    _check(task, prompts, level)
+    work = _Work(model, task, batch_size=batch_size, memory=memory, seed=seed)
+    work.attention(prompts, period)
+    work.weights()
+    work.moving()
+    work.successors()
+    return work.result(prompts, level)
+
+
+def _check(task: Task, prompts: int, level: float) -> None:
+    if prompts < _FEWEST or len(task) < _FEWEST:
+        few = f"{prompts} random prompts" if prompts < _FEWEST else f"{task.name} has one prompt"
+        raise ValueError(f"{few}: bounds and tests need at least {_FEWEST}")
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} is no chance: take one between 0 and 1, such as 0.05")
+    shortest = int(task.clean.lengths.min())
+    if shortest < 4:
+        raise ValueError(
+            f"{task.name} has a prompt of {shortest} tokens: where heads look back to is seen in "
+            "prompts of at least 4"
+        )
+
+
+@dataclass
+class _Work:
+    """Types as they are measured, and the reasons for those that are not."""
+
+    model: Any
+    task: Task
+    batch_size: int
+    memory: str | int
+    seed: int
+    heads: list[Head] = field(default_factory=list)
+    found: list[Measured] = field(default_factory=list)
+    natural: dict[str, Measured] = field(default_factory=dict)
+    offset: Tensor | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def attention(self, prompts: int, period: tuple[int, int]) -> None:
+        """The types that are told by where a head attends."""
+        drawn = tasks.induction(self.model, prompts=2 * prompts, seed=self.seed, period=period)
+        # The offset is chosen on other prompts than it is judged on.
+        chosen_on, judged_on = drawn.clean[prompts:], drawn.clean[:prompts]
+        shortest = min(int(one.lengths.min()) for one in (drawn.clean, self.task.clean))
+        offsets = list(attending.offset_names(shortest))
+        chosen = attending.best_offset(self._seen(chosen_on, offsets))
+        found = self._seen(judged_on, [*_NAMES, *offsets])
+        self.heads = found.heads
+        self.offset = torch.tensor(attending.OFFSETS)[chosen]
+        named = dict(_pairs(found, chosen))
+        self.found += attending.judged(named, seed=self.seed, together=True)
+        natural = self._seen(self.task.clean, [*_NAMES, *offsets])
+        pairs = {name: pair for name, pair in _pairs(natural, chosen) if pair[0].shape[1] >= 2}
+        judged = attending.judged(pairs, seed=self.seed, together=False)
+        self.natural = {one.type: one for one in judged}
+
+    def weights(self) -> None:
+        """The types that are told by what a head says of single tokens."""
+        try:
+            check_additive(self.model)
+            self.found += copying.copying(self.model, seed=self.seed)[0]
+        except ValueError as error:
+            names = (copying.COPYING, copying.SUPPRESSING, copying.POSITIVE, copying.NEGATIVE)
+            self.left_out |= dict.fromkeys(names, str(error))
+
+    def moving(self) -> None:
+        """The types that are told by names that move."""
+        try:
+            check_additive(self.model)
+            moved = moving.moved(self.model, self.task, batch_size=self.batch_size)
+            self.found += moving.movers(moved, seed=self.seed)
+            self.found.append(
+                moving.inhibition(self.model, self.task, moved, memory=self.memory, seed=self.seed)
+            )
+        except ValueError as error:
+            names = (moving.MOVER, moving.NEGATIVE_MOVER, moving.INHIBITION)
+            self.left_out |= dict.fromkeys(names, str(error))
+
+    def successors(self) -> None:
+        """The type that is told by orders."""
+        try:
+            check_additive(self.model)
+            self.found.append(successors.successors(self.model, seed=self.seed)[0])
+        except ValueError as error:
+            self.left_out[successors.SUCCESSOR] = str(error)
+
+    def result(self, prompts: int, level: float) -> HeadTypes:
+        """All of it, as layers by heads."""
+
+        def maps(name: str) -> Tensor:
+            return torch.stack([spread(getattr(one, name), self.heads) for one in self.found])
+
+        assert self.offset is not None
+        nothing = torch.full((len(self.heads),), torch.nan)
+        natural = [self.natural.get(one.type) for one in self.found]
+        return HeadTypes(
+            **{name: maps(name) for name in ("effect", "low", "high", "p", "score", "null")},
+            natural=torch.stack(
+                [spread(nothing if one is None else one.effect, self.heads) for one in natural]
+            ),
+            natural_p=torch.stack(
+                [spread(nothing if one is None else one.p, self.heads) for one in natural]
+            ),
+            offset=spread(self.offset.double(), self.heads).nan_to_num(-1).long(),
+            threshold=torch.tensor([one.threshold for one in self.found]),
+            types=[one.type for one in self.found],
+            measured_in=[one.unit for one in self.found],
+            nulls=[one.null_is for one in self.found],
+            **self._example(level),
+            left_out=self.left_out,
+            prompts=prompts,
+            level=level,
+            task=self.task.name,
+            task_digest=self.task.digest,
+            caveat=self._caveat(),
+            **origin(self.model),
+        )
+
+    def _example(self, level: float) -> dict[str, Any]:
+        """The first prompt, and what the strongest heads of each type attend to in it."""
+        shown: list[Head] = []
+        for one in self.found:
+            order = one.effect.nan_to_num(-torch.inf).argsort(descending=True, stable=True)
+            named = one.named(level=level)
+            best = [at for at in order.tolist() if bool(named[at])][:_SHOWN] or order[:1].tolist()
+            shown += [self.heads[at] for at in best]
+        shown = sorted(set(shown))
+        prompt = self.task.clean[0]
+        layers = {layer for layer, _ in shown}
+        seen = capture(self.model, prompt, [Site("pattern", layer) for layer in layers])
+        rows = [seen[Site("pattern", layer)][0, head] for layer, head in shown]
+        tokenless = getattr(self.model, "tokenizer", None) is None
+        words = prompt.tokens[0].tolist() if tokenless else models.words(self.model, prompt)[0]
+        return {
+            "pattern": torch.stack(rows).float().cpu(),
+            "shown": shown,
+            "words": list(map(str, words)),
+        }
+
+    def _seen(self, prompts: Prompts, names: list[str]) -> attending.Attention:
+        return attending.attention(self.model, prompts, names, batch_size=self.batch_size)
+
+    def _caveat(self) -> str:
+        found = solved(self.model, self.task)
+        if found.is_solved:
+            return ""
+        return f"Caveat: {found.sentence()} What heads move there may be noise."
+
+
+def _pairs(
+    found: attending.Attention, chosen: Tensor
+) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+    """Score and null of every type of attention, (head, batch)."""
+    for at, name in enumerate(_NAMES):
+        yield name, found[at]
+    offsets = attending.Attention(
+        found.score[len(_NAMES) :], found.null[len(_NAMES) :], found.heads
+    )
+    yield OFFSET, attending.at_offset(offsets, chosen)

@@ -1,0 +1,94 @@
+"""What was measured of one type, for every head in a row; and how it is judged."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hooks import HookedModel
+from workbench import statistics
+
+Head = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One type's score of every head, what chance would give, and how sure their difference is."""
+
+    type: str
+    unit: str
+    null_is: str
+    threshold: float
+    score: Float[Tensor, " head"]
+    null: Float[Tensor, " head"]
+    low: Float[Tensor, " head"]
+    high: Float[Tensor, " head"]
+    p: Float[Tensor, " head"]
+
+    @property
+    def effect(self) -> Float[Tensor, " head"]:
+        """The score beyond chance."""
+        return self.score - self.null
+
+    def named(self, *, level: float) -> Bool[Tensor, " head"]:
+        """Which heads are of this type: surely, and enough to speak of."""
+        return (self.p <= level) & (self.effect >= self.threshold)
+
+
+def by_prompt(
+    score: Float[Tensor, "*cells batch"], null: Float[Tensor, "*cells batch"], *, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bounds of the mean difference, and its p corrected for all cells: sign flips of prompts."""
+    found = statistics.bounds(score - null, seed=seed)
+    test = statistics.permutation_test(score - null, seed=seed)
+    return found.low, found.high, test.corrected
+
+
+def one_sided(p: Tensor, effect: Tensor) -> Tensor:
+    """A two-sided p where the effect is in the direction of the type, one elsewhere."""
+    return torch.where(effect > 0, p, torch.ones_like(p))
+
+
+def both_ways(measured: Measured, other: str) -> list[Measured]:
+    """A type, and the one whose heads do the contrary, from one two-sided test."""
+    contrary = replace(
+        measured,
+        type=other,
+        score=-measured.score,
+        null=-measured.null,
+        low=-measured.high,
+        high=-measured.low,
+    )
+    return [replace(one, p=one_sided(one.p, one.effect)) for one in (measured, contrary)]
+
+
+def spread(values: Float[Tensor, "*cells head"], heads: list[Head]) -> Float[Tensor, "*cells l h"]:
+    """Values of heads in a row as layers by heads; NaN where there is no such head."""
+    layers, width = (1 + max(one[axis] for one in heads) for axis in (0, 1))
+    out = torch.full((*values.shape[:-1], layers, width), torch.nan)
+    at = torch.tensor(heads)
+    out[..., at[:, 0], at[:, 1]] = values.float().cpu()
+    return out
+
+
+def per_query_head(
+    values: Float[Tensor, "batch pos kv d_head"], heads: int
+) -> Float[Tensor, "batch pos head d_head"]:
+    """Values of key-value heads, repeated for each query head that shares them."""
+    if heads % values.shape[2]:
+        raise ValueError(
+            f"{heads} heads share {values.shape[2]} key-value heads unevenly: which of them a head "
+            "reads is not known here"
+        )
+    return values.repeat_interleave(heads // values.shape[2], dim=2)
+
+
+def origin(model: HookedModel) -> dict[str, Any]:
+    """The name and digest of a model, as every result carries them."""
+    found = getattr(model, "origin", None)
+    return {
+        "model": getattr(found, "name", "a model"),
+        "model_digest": getattr(found, "digest", ""),
+    }

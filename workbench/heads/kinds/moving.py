@@ -1,0 +1,153 @@
+"""Which heads name the indirect object, and which keep the subject from being named.
+
+On prompts with the roles IO, S2 and END (Wang et al. 2022). A name mover attends from END to IO
+and writes there what favours IO; a negative one writes against it. An S-inhibition head attends
+from END to S2 and writes nothing that the logits hear, but what later heads heed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import HookedModel, Site, capture, edits
+from workbench import effects, metrics, statistics
+from workbench.heads.kinds.measured import Head, Measured, both_ways, one_sided, per_query_head
+from workbench.heads.kinds.reading import Hearing
+from workbench.tasks import Task
+
+MOVER, NEGATIVE_MOVER, INHIBITION = "name mover", "negative name mover", "S-inhibition"
+ROLES = ("IO", "S2", "END")
+
+SHARE = 0.05
+"""Of the model's logit difference: what a head must add to it, or take from it, to be named."""
+
+SHUFFLED = "the same writing, its attention from END shuffled over the tokens but the first"
+UNMOVED = "nothing: sign flips over prompts"
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """What every head carries from IO and S2 to END, and how much it attends there."""
+
+    attention: Float[Tensor, "role head batch"]
+    others: Float[Tensor, "head batch"]  # mean attention from END to a token but the first
+    direct: Float[Tensor, "role head batch"]  # nats written for the answer, at full attention
+    carried: dict[Head, Float[Tensor, "batch d_head"]]  # z at END that came from S2
+    z: dict[int, Float[Tensor, "batch 1 column d_head"]]
+    difference: float  # mean size of the model's logit difference
+    heads: list[Head]
+
+
+def check(task: Task) -> None:
+    """Raise unless the prompts have the roles, and one answer and foil each."""
+    missing = [role for role in ROLES if role not in task.positions]
+    if missing:
+        raise ValueError(f"{task.name} has no role {missing[0]}: tasks.ioi has {', '.join(ROLES)}")
+    if task.answer.shape[1] > 1 or task.foil.shape[1] > 1:
+        raise ValueError(f"{task.name} has sets of answers or foils, whose logits do not add up")
+
+
+@torch.no_grad()
+def moved(model: HookedModel, task: Task, *, batch_size: int) -> Moved:
+    """Read what moves to the last position, one batch at a time."""
+    check(task)
+    hearing = Hearing.of(model)
+    parts = [
+        _moved(model, task[list(range(start, min(start + batch_size, len(task))))], hearing)
+        for start in range(0, len(task), batch_size)
+    ]
+    heads = parts[0].heads
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(one, name) for one in parts], dim=-1)
+
+    return Moved(
+        joined("attention"),
+        joined("others"),
+        joined("direct"),
+        {head: torch.cat([one.carried[head] for one in parts]) for head in heads},
+        {layer: torch.cat([one.z[layer] for one in parts]) for layer in parts[0].z},
+        sum(one.difference * one.attention.shape[-1] for one in parts) / len(task),
+        heads,
+    )
+
+
+def movers(found: Moved, *, seed: int) -> list[Measured]:
+    """Name movers and negative ones: attention to IO times what is written for the answer."""
+    score = found.attention[0] * found.direct[0]
+    null = found.others * found.direct[0]
+    bounds = statistics.bounds(score - null, seed=seed)
+    p = statistics.permutation_test(score - null, seed=seed).corrected
+    mover = Measured(
+        MOVER, "nats", SHUFFLED, SHARE * found.difference, score.mean(1), null.mean(1),
+        bounds.low, bounds.high, p,
+    )  # fmt: skip
+    return both_ways(mover, NEGATIVE_MOVER)
+
+
+def inhibition(
+    model: HookedModel, task: Task, found: Moved, *, memory: str | int, seed: int
+) -> Measured:
+    """What is lost, beyond its direct part, when what a head moves from S2 to END is left out."""
+    cells = [_without(task, found, head) for head in found.heads]
+    lost = (
+        -effects.exact(model, task, cells, metrics=[metrics.logit_diff], memory=memory, seed=seed)
+        .effect[0]
+        .double()
+    )
+    direct = found.attention[1] * found.direct[1]
+    score = lost - direct
+    bounds = statistics.bounds(score, seed=seed)
+    p = statistics.permutation_test(score, seed=seed).corrected
+    return Measured(
+        INHIBITION, "nats", UNMOVED, SHARE * found.difference, score.mean(1),
+        torch.zeros(len(score), dtype=score.dtype), bounds.low, bounds.high,
+        one_sided(p, score.mean(1)),
+    )  # fmt: skip
+
+
+def _without(task: Task, found: Moved, head: Head) -> dict[Site, edits.Edit]:
+    layer, column = head
+    z = found.z[layer]
+    left = z[:, :, column] - found.carried[head][:, None]
+    whole = left[:, :, None].expand(z.shape)  # only this head's part of it is written
+    edit = edits.replace(whole, heads=[column], positions=task.positions["END"])
+    return {Site("z", layer): edit}
+
+
+def _moved(model: HookedModel, task: Task, hearing: Hearing) -> Moved:
+    layers = range(model.cfg.n_layers)
+    wanted = [Site(stream, layer) for layer in layers for stream in ("pattern", "z", "v")]
+    seen = capture(model, task.clean, [*wanted, Site("final")])
+    rows = torch.arange(len(task), device=seen.prompts.tokens.device)
+    io, s2, end = (task.positions[role].to(rows.device) for role in ROLES)
+    scale = hearing.scale(seen[Site("final")][rows, end])
+    towards = hearing.directions(task.answer[:, 0]) - hearing.directions(task.foil[:, 0])
+    towards = towards * scale[:, None]
+    attention, others, direct, carried, zs, heads = [], [], [], {}, {}, []
+    for layer in layers:
+        pattern = seen[Site("pattern", layer)][rows, :, end].double()
+        z = seen[Site("z", layer)]
+        value = per_query_head(seen[Site("v", layer)], z.shape[2])
+        at = torch.stack([pattern[rows, :, one] for one in (io, s2)])
+        read = torch.stack([value[rows, one] for one in (io, s2)])
+        out = einsum(
+            read.double(), model.blocks[layer].attn.W_O.double(), towards,
+            "r b h d, h d m, b m -> r h b",
+        )  # fmt: skip
+        attention.append(rearrange(at, "r b h -> r h b"))
+        others.append((pattern[:, :, 1:].sum(2) / end[:, None]).T)
+        direct.append(out)
+        zs[layer] = z[rows, end][:, None]
+        for head in range(z.shape[2]):
+            carried[layer, head] = at[1, :, head, None].to(z.dtype) * read[1, :, head]
+            heads.append((layer, head))
+    last = seen[Site("final")][rows, end]
+    difference = (towards * last.double()).sum(1).abs().mean()
+    return Moved(
+        torch.cat(attention, dim=1).cpu(), torch.cat(others).cpu(), torch.cat(direct, dim=1).cpu(),
+        carried, zs, float(difference), heads,
+    )  # fmt: skip
