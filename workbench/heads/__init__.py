@@ -1,7 +1,7 @@
-"""How much each attention head matters, and which heads stand in for each other."""
+"""How much each attention head matters, what kind it is, and which stand in for each other."""
 
 from workbench.heads.ablating import Ablating, Ablation, ablating
-from workbench.heads.ablation import Head, HeadEffects, ablate_each
+from workbench.heads.ablation import HeadEffects, ablate_each
 from workbench.heads.agreement import ImportanceAgreement, agreement, shortlist
 from workbench.heads.descent import Descent
 from workbench.heads.gates import HeadGates, learn_gates
@@ -17,7 +17,7 @@ from workbench.heads.likeness import (
     substitute,
 )
 from workbench.heads.mask_gradients import MaskGradients, mask_gradients
-from workbench.heads.ranking import Importance
+from workbench.heads.ranking import Head, Importance
 from workbench.heads.shapley import ShapleyValues, exact_shapley, shapley
 
 __all__ = [
