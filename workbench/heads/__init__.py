@@ -1,5 +1,34 @@
 """How much each attention head matters, and which heads stand in for each other."""
 
 from workbench.heads.ablation import Ablation, Head, HeadEffects, ablate_each
+from workbench.heads.backups import Backups, backups
+from workbench.heads.candidates import Candidates, candidates
+from workbench.heads.clusters import Clusters, cluster, cluster_redundant
+from workbench.heads.curves import PruningCurve, curve
+from workbench.heads.interaction import Interaction, interaction
+from workbench.heads.orders import followed_by
+from workbench.heads.redundancy import Redundancy, redundancy
+from workbench.heads.self_repair import SelfRepair, self_repair
 
-__all__ = ["Ablation", "Head", "HeadEffects", "ablate_each"]
+__all__ = [
+    "Ablation",
+    "Backups",
+    "Candidates",
+    "Clusters",
+    "Head",
+    "HeadEffects",
+    "Interaction",
+    "PruningCurve",
+    "Redundancy",
+    "SelfRepair",
+    "ablate_each",
+    "backups",
+    "candidates",
+    "cluster",
+    "cluster_redundant",
+    "curve",
+    "followed_by",
+    "interaction",
+    "redundancy",
+    "self_repair",
+]
