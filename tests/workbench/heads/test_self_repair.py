@@ -122,13 +122,13 @@ def test_a_result_comes_back_from_disk_and_says_what_was_found(loaded, tmp_path)
 
 def test_what_cannot_be_split_is_refused(tiny):
     task = tasks.ioi(tiny, prompts=4, seed=0)
-    with pytest.raises(ValueError, match="there is no head 9.0"):
+    with pytest.raises(ValueError, match=r"there is no head 9\.0"):
         repaired(tiny, task, [(9, 0)])
-    with pytest.raises(ValueError, match="head 0.0 was given twice"):
+    with pytest.raises(ValueError, match=r"head 0\.0 was given twice"):
         repaired(tiny, task, [(0, 0), (0, 0)])
     with pytest.raises(ValueError, match="at least two"):
         repaired(tiny, task[0], [(0, 0)])
-    with pytest.raises(KeyError, match="removed were 0.0"):
+    with pytest.raises(KeyError, match=r"removed were 0\.0"):
         repaired(tiny, task, [(0, 0)]).strongest_helpers((1, 1))
     sets = tasks.greater_than(models.load("tiny-gqa"), prompts=4, seed=0)
     with pytest.raises(ValueError, match="sets of answers or foils"):
