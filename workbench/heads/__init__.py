@@ -6,9 +6,9 @@ from workbench.heads.candidates import Candidates, candidates
 from workbench.heads.clusters import Clusters, cluster, cluster_redundant
 from workbench.heads.curves import PruningCurve, curve
 from workbench.heads.interaction import Interaction, interaction
-from workbench.heads.orders import followed_by
+from workbench.heads.orders import followed_by, keeping
 from workbench.heads.redundancy import Redundancy, redundancy
-from workbench.heads.self_repair import SelfRepair, self_repair
+from workbench.heads.self_repair import SelfRepair, Where, self_repair
 
 __all__ = [
     "Ablation",
@@ -21,6 +21,7 @@ __all__ = [
     "PruningCurve",
     "Redundancy",
     "SelfRepair",
+    "Where",
     "ablate_each",
     "backups",
     "candidates",
@@ -29,6 +30,7 @@ __all__ = [
     "curve",
     "followed_by",
     "interaction",
+    "keeping",
     "redundancy",
     "self_repair",
 ]

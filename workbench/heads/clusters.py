@@ -65,6 +65,10 @@ class Clusters(Result):
         order = self.importance.argsort(stable=True).tolist()
         return [self.heads[at] for at in order if self.heads[at] in goes]
 
+    def kept(self) -> list[Head]:
+        """The most important head of each cluster of two or more."""
+        return [group[0] for group in self.groups() if len(group) > 1]
+
     def stability_of(self, group: Sequence[Head]) -> float:
         """How often the heads of a group shared a cluster, on average over its pairs."""
         rows = [self.heads.index(head) for head in group]

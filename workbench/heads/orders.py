@@ -16,6 +16,12 @@ def followed_by(first: Sequence[Head], rest: Sequence[Head]) -> list[Head]:
     return [*first, *(head for head in rest if head not in set(first))]
 
 
+def keeping(kept: Sequence[Head], order: Sequence[Head]) -> list[Head]:
+    """The same order, but those that are to be kept go last: one of each cluster, for example."""
+    last = [head for head in order if head in set(kept)]
+    return [*(head for head in order if head not in set(kept)), *last]
+
+
 def counted(shares: Sequence[float], total: int) -> list[int]:
     """How many heads those shares are, from none on."""
     if not shares or min(shares) < 0 or max(shares) > 1:

@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench import results
-from workbench.heads import HeadEffects
+from workbench.heads import (
+    Backups,
+    Clusters,
+    HeadEffects,
+    Interaction,
+    PruningCurve,
+    Redundancy,
+    SelfRepair,
+)
 from workbench.lens import DirectAttribution, LogitLens
 from workbench.patching import (
     AcdcCircuit,
@@ -36,6 +44,14 @@ from workbench.plots.heads import draw_head_effects
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
+from workbench.plots.pruning_curves import draw_pruning_curve
+from workbench.plots.redundancy import (
+    draw_backups,
+    draw_clusters,
+    draw_interaction,
+    draw_redundancy,
+)
+from workbench.plots.self_repair import draw_self_repair
 from workbench.plots.style import encoded
 
 __all__ = ["draw", "png", "save"]
@@ -56,6 +72,12 @@ def draw(result: object, ax: Axes | None = None) -> Figure:
 
 
 draw.register(HeadEffects, draw_head_effects)
+draw.register(Redundancy, draw_redundancy)
+draw.register(Interaction, draw_interaction)
+draw.register(Backups, draw_backups)
+draw.register(Clusters, draw_clusters)
+draw.register(SelfRepair, draw_self_repair)
+draw.register(PruningCurve, draw_pruning_curve)
 draw.register(LogitLens, draw_logit_lens)
 draw.register(DirectAttribution, draw_direct_attribution)
 draw.register(Sweep, draw_sweep)
