@@ -9,14 +9,17 @@ from workbench.heads.interaction import Interaction, interaction
 from workbench.heads.orders import followed_by, keeping
 from workbench.heads.redundancy import Redundancy, redundancy
 from workbench.heads.self_repair import SelfRepair, Where, self_repair
+from workbench.heads.study import Effort, HeadRedundancy, study_redundancy
 
 __all__ = [
     "Ablation",
     "Backups",
     "Candidates",
     "Clusters",
+    "Effort",
     "Head",
     "HeadEffects",
+    "HeadRedundancy",
     "Interaction",
     "PruningCurve",
     "Redundancy",
@@ -33,4 +36,5 @@ __all__ = [
     "keeping",
     "redundancy",
     "self_repair",
+    "study_redundancy",
 ]

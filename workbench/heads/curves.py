@@ -262,7 +262,7 @@ def _result(
         if len(drawn):
             values = torch.cat([values[:given], drawn.mean(0, keepdim=True)])
         change = values - values[:, :1]
-        keep("value", statistics.bounds(values, seed=seed))
+        keep("value", _bounds(values, one.unit, seed=seed))
         keep("change", statistics.bounds(change, seed=seed))
         area = torch.trapezoid(change.movedim(1, -1), share.double(), dim=-1) / float(share[-1])
         keep("area", statistics.bounds(area, seed=seed))
@@ -278,3 +278,17 @@ def _result(
         removal="pruned" if callable(removal) else f"{Source.of(removal)} ablation",
         **labels(model, task),
     )
+
+
+def _bounds(
+    values: Float[Tensor, "order size batch"], unit: str, *, seed: int
+) -> statistics.Bounds:
+    """Bounds of each mean; of shares exact where every prompt has 0 or 1, and never beyond."""
+    if unit != "fraction":
+        return statistics.bounds(values, seed=seed)
+    rows = [
+        statistics.bounds(row.bool() if bool(((row == 0) | (row == 1)).all()) else row, seed=seed)
+        for row in values
+    ]
+    parts = (torch.stack(part).clamp(0, 1) for part in zip(*rows, strict=True))
+    return statistics.Bounds(*parts)

@@ -15,6 +15,7 @@ from workbench.heads import (
     Backups,
     Clusters,
     HeadEffects,
+    HeadRedundancy,
     Interaction,
     PruningCurve,
     Redundancy,
@@ -40,6 +41,7 @@ from workbench.plots.circuits import (
     draw_faithfulness_curve,
     draw_minimality,
 )
+from workbench.plots.head_study import draw_head_redundancy
 from workbench.plots.heads import draw_head_effects
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
@@ -78,6 +80,7 @@ draw.register(Backups, draw_backups)
 draw.register(Clusters, draw_clusters)
 draw.register(SelfRepair, draw_self_repair)
 draw.register(PruningCurve, draw_pruning_curve)
+draw.register(HeadRedundancy, draw_head_redundancy)
 draw.register(LogitLens, draw_logit_lens)
 draw.register(DirectAttribution, draw_direct_attribution)
 draw.register(Sweep, draw_sweep)

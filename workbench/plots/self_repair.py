@@ -43,9 +43,9 @@ def _scatter(ax: Axes, result: SelfRepair) -> None:
     ends = np.array([min(direct.min(), total.min(), 0), max(direct.max(), total.max(), 0)])
     ends = ends + 0.08 * np.ptp(ends) * np.array([-1, 1])
     ax.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    ax.annotate(
-        "nothing comes back", (ends[0], ends[0]), xytext=(4, 2), textcoords="offset points",
-        fontsize=8, color=QUIET, rotation=38, rotation_mode="anchor",
+    ax.text(
+        *[ends[0] + 0.04 * np.ptp(ends)] * 2, "nothing comes back", fontsize=8, color=QUIET,
+        rotation=45, rotation_mode="anchor", transform_rotates_text=True, va="bottom",
     )  # fmt: skip
     ax.axhline(0, color=LINES, linewidth=0.8, zorder=0)
     ax.axvline(0, color=LINES, linewidth=0.8, zorder=0)
@@ -78,6 +78,8 @@ def _shares(ax: Axes, result: SelfRepair) -> None:
     ]
     marks.bar_axes(ax, names, label=f"total − direct ({result.unit})")
     handles = [Patch(color=_COLORS.get(p, GREY), label=_WORDS.get(p, p)) for p in result.parts]
+    ax.use_sticky_edges = False
+    ax.margins(x=0.06)
     ax.legend(handles=handles, loc="lower right", ncols=1, handlelength=1.0)
     ax.set_ylabel("head (its direct effect)")
     ax.set_title("what the rest of the model adds (diamond: sum)", fontsize=8)
