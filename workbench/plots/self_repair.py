@@ -43,8 +43,9 @@ def _scatter(ax: Axes, result: SelfRepair) -> None:
     ends = np.array([min(direct.min(), total.min(), 0), max(direct.max(), total.max(), 0)])
     ends = ends + 0.08 * np.ptp(ends) * np.array([-1, 1])
     ax.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    start = float(ends[0] + 0.04 * np.ptp(ends))
     ax.text(
-        *[ends[0] + 0.04 * np.ptp(ends)] * 2, "nothing comes back", fontsize=8, color=QUIET,
+        start, start, "nothing comes back", fontsize=8, color=QUIET,
         rotation=45, rotation_mode="anchor", transform_rotates_text=True, va="bottom",
     )  # fmt: skip
     ax.axhline(0, color=LINES, linewidth=0.8, zorder=0)

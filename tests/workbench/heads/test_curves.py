@@ -151,3 +151,36 @@ def test_bounds_hold_the_value(planted):
     _, _, found = planted
     assert (found.low <= found.value + 1e-6).all() and (found.value <= found.high + 1e-6).all()
     assert dataclasses.asdict(found)["share"][-1] == 1
+
+
+def test_what_is_to_be_kept_goes_last_and_all_else_as_before():
+    assert heads.keeping([(0, 1), (0, 0)], [(0, 0), (1, 1), (0, 1)]) == [(1, 1), (0, 0), (0, 1)]
+
+
+def test_shares_of_right_answers_have_bounds_between_none_and_all(tiny_gqa):
+    task = tasks.ioi(tiny_gqa, prompts=4, seed=0)
+    found = heads.curve(tiny_gqa, task, {}, measures=[metrics.accuracy], shares=(0.25, 1.0))
+    assert found.low.min() >= 0 and found.high.max() <= 1
+
+
+def test_one_of_each_cluster_outlives_importance_where_two_stand_in_for_each_other(loaded):
+    """The first head and its backup both cost nothing alone, so importance removes both."""
+    model, task, truth = loaded("backup", prompts=12)
+    order = heads.ablate_each(model, task, metric=LOGIT).least_helpful(12)
+    pairs = heads.redundancy(model, task, truth.heads, metric=LOGIT, ablation="zero")
+    clusters = heads.cluster_redundant(pairs, resamples=5)
+    assert clusters.kept() == [truth.roles["first"][0]]
+    orders = {"importance": order, "one of each": heads.keeping(clusters.kept(), order)}
+    found = heads.curve(model, task, orders, removal="zero", draws=0, measures=[LOGIT])
+    assert area(found, "one of each") > area(found, "importance")
+    assert found.largest(0.1, measure="logit_diff", order="one of each") > found.largest(
+        0.1, measure="logit_diff", order="importance"
+    )
+
+
+def test_prose_is_read_as_far_as_it_goes(tiny):
+    from workbench import corpora
+
+    assert len(corpora.prose(tiny, passages=3)) == 3
+    with pytest.raises(ValueError, match="17 passages were asked for, there are 1 to 16"):
+        corpora.prose(tiny, passages=17)
