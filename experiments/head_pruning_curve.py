@@ -36,7 +36,7 @@ class Config:
     seed: int = 0
 
 
-REHEARSAL = Config(model="tiny-gqa", prompts=4, passages=2, candidates=3)
+REHEARSAL = Config(model="tiny-gqa", prompts=4, passages=2, candidates=4)
 """The same study in a second on a CPU, with no download: what the tests run."""
 
 
@@ -51,8 +51,8 @@ def run(config: Config) -> heads.PruningCurve:
     order = alone.least_helpful(alone.effect.numel())
     written = lens.direct_attribution(model, train, seed=config.seed)
     chosen = heads.candidates(
-        alone.most_helpful(config.candidates), n=config.candidates,
-        alike={"writes the answer": written.strongest(config.candidates // 2)},
+        alone.most_helpful(config.candidates), n=config.candidates // 2,
+        alike={"writes the answer": written.strongest(config.candidates)},
     )  # fmt: skip
     pairs = heads.redundancy(
         model, train, chosen.heads, metric=metrics.logit_diff, seed=config.seed
@@ -66,7 +66,7 @@ def run(config: Config) -> heads.PruningCurve:
     }
     return heads.curve(
         model, test, orders, text=corpora.prose(model, passages=config.passages),
-        draws=config.draws, shares=(0.1, 0.2, 0.3, 0.45, 0.6), seed=config.seed,
+        draws=config.draws, shares=(0.05, 0.1, 0.2, 0.4, 0.6), seed=config.seed,
     )  # fmt: skip
 
 
