@@ -8,7 +8,7 @@ from workbench import heads, metrics, results, tasks
 
 @pytest.fixture(scope="module")
 def page(loaded):
-    model, task, truth = loaded("backup", prompts=24)
+    model, task, truth = loaded("backup", prompts=12)
     kinds = {"planted": truth.heads}
     effort = heads.Effort(candidates=2, repaired=4, shares=(0.5,), draws=2)
     return truth, heads.study_redundancy(model, task, kinds=kinds, ablation="zero", effort=effort)
