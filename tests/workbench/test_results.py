@@ -364,6 +364,52 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(effects, tmp_p
 # Digests
 
 
+@dataclass(frozen=True, eq=False)
+class Page(results.Result):
+    """Two results on one page, whose axes have the same names and other lengths."""
+
+    one: Effects
+    other: Effects
+    missing: Effects | None = None
+    note: str = ""
+
+
+def test_a_result_inside_a_result_keeps_axes_of_its_own(effects, tmp_path):
+    longer = dataclasses.replace(
+        effects, effect=torch.ones(5, 7), per_prompt=torch.ones(5, 7, 4), note="longer"
+    )
+    page = Page(effects, longer, note="a page")
+    results.save(page, tmp_path / "page.nc")
+    again = results.load(Page, tmp_path / "page.nc")
+    assert results.digest(again) == results.digest(page)
+    assert again.missing is None and again.note == "a page"
+    assert results.digest(again.one) == results.digest(effects)
+    assert results.digest(again.other) == results.digest(longer)
+    assert again.other.note == "longer" and type(again.one.heads[0]) is Head
+    seen = xr.open_dataset(tmp_path / "page.nc", engine="h5netcdf")
+    assert seen["other.effect"].dims == ("other.layer", "other.head")
+    assert seen["one.effect"].attrs["long_name"] == "change in the metric"
+    seen.close()
+
+
+def test_a_result_inside_a_result_is_refused_as_another_kind(effects, tmp_path):
+    @dataclass(frozen=True, eq=False)
+    class Page(results.Result):
+        """Another page."""
+
+        one: Estimate
+        other: Effects
+        missing: Effects | None = None
+        note: str = ""
+
+    results.save(OtherPage(effects, effects), tmp_path / "page.nc")
+    with pytest.raises(ValueError, match="field one holds a Effects, not Estimate"):
+        results.load(Page, tmp_path / "page.nc")
+
+
+OtherPage = Page
+
+
 def test_the_digest_depends_on_every_field_and_on_nothing_else(effects):
     first = results.digest(effects)
     assert results.digest(dataclasses.replace(effects)) == first

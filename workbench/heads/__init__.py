@@ -3,10 +3,15 @@
 from workbench.heads.ablating import Ablating, Ablation, ablating
 from workbench.heads.ablation import HeadEffects, ablate_each
 from workbench.heads.agreement import ImportanceAgreement, agreement, shortlist
+from workbench.heads.backups import Backups, backups
+from workbench.heads.candidates import Candidates, candidates
+from workbench.heads.clusters import Clusters, cluster, cluster_redundant
+from workbench.heads.curves import PruningCurve, curve
 from workbench.heads.descent import Descent
 from workbench.heads.gates import HeadGates, learn_gates
 from workbench.heads.gating import CausalGating, causal_gating
 from workbench.heads.importance import Effort, importance
+from workbench.heads.interaction import Interaction, interaction
 from workbench.heads.kinds import HeadTypes, types
 from workbench.heads.likeness import (
     MEASURES,
@@ -17,38 +22,62 @@ from workbench.heads.likeness import (
     substitute,
 )
 from workbench.heads.mask_gradients import MaskGradients, mask_gradients
+from workbench.heads.orders import followed_by, keeping
 from workbench.heads.ranking import Head, Importance
+from workbench.heads.redundancy import Redundancy, redundancy
+from workbench.heads.self_repair import SelfRepair, Where, self_repair
 from workbench.heads.shapley import ShapleyValues, exact_shapley, shapley
+from workbench.heads.study import HeadRedundancy, study_redundancy
 
 __all__ = [
     "MEASURES",
     "Ablating",
     "Ablation",
+    "Backups",
+    "Candidates",
     "CausalGating",
+    "Clusters",
     "Descent",
     "Effort",
     "Head",
     "HeadEffects",
     "HeadGates",
+    "HeadRedundancy",
     "HeadSimilarity",
     "HeadTypes",
     "Importance",
     "ImportanceAgreement",
+    "Interaction",
     "MaskGradients",
     "Measure",
+    "PruningCurve",
+    "Redundancy",
+    "SelfRepair",
     "ShapleyValues",
     "Substitution",
+    "Where",
     "ablate_each",
     "ablating",
     "agreement",
+    "backups",
+    "candidates",
     "causal_gating",
+    "cluster",
+    "cluster_redundant",
+    "curve",
     "exact_shapley",
+    "followed_by",
     "importance",
+    "interaction",
+    "keeping",
     "learn_gates",
     "mask_gradients",
+    "redundancy",
+    "self_repair",
     "shapley",
     "shortlist",
     "similarity",
+    "study_redundancy",
     "substitute",
     "types",
 ]

@@ -17,10 +17,10 @@ from hooks import Edit, HookedModel, Site, edits
 from hooks.replay import Cell
 from hooks.replay.planning import size
 from workbench import effects
+from workbench.effects.fixed_norm import FixedNorm, logits_of
 from workbench.metrics import Metric
 from workbench.patching import evidence, points, sending
 from workbench.patching.evidence import RUN, Direction
-from workbench.patching.fixed_norm import FixedNorm, logits_of
 from workbench.patching.path_effects import PathEffects
 from workbench.patching.points import Node, Point
 from workbench.patching.provenance import labels

@@ -12,11 +12,18 @@ from matplotlib.figure import Figure
 
 from workbench import results
 from workbench.heads import (
+    Backups,
+    Clusters,
     HeadEffects,
+    HeadRedundancy,
     HeadSimilarity,
     HeadTypes,
     Importance,
     ImportanceAgreement,
+    Interaction,
+    PruningCurve,
+    Redundancy,
+    SelfRepair,
     Substitution,
 )
 from workbench.lens import DirectAttribution, LogitLens
@@ -40,6 +47,7 @@ from workbench.plots.circuits import (
     draw_faithfulness_curve,
     draw_minimality,
 )
+from workbench.plots.head_study import draw_head_redundancy
 from workbench.plots.heads import draw_head_effects
 from workbench.plots.importance import draw_agreement, draw_importance
 from workbench.plots.kinds import draw_head_types
@@ -47,6 +55,14 @@ from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.likeness import draw_head_similarity, draw_substitution
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
+from workbench.plots.pruning_curves import draw_pruning_curve
+from workbench.plots.redundancy import (
+    draw_backups,
+    draw_clusters,
+    draw_interaction,
+    draw_redundancy,
+)
+from workbench.plots.self_repair import draw_self_repair
 from workbench.plots.style import encoded
 
 __all__ = ["AttentionView", "attention", "draw", "interactive", "png", "save"]
@@ -72,6 +88,13 @@ draw.register(ImportanceAgreement, draw_agreement)
 draw.register(HeadTypes, draw_head_types)
 draw.register(HeadSimilarity, draw_head_similarity)
 draw.register(Substitution, draw_substitution)
+draw.register(Redundancy, draw_redundancy)
+draw.register(Interaction, draw_interaction)
+draw.register(Backups, draw_backups)
+draw.register(Clusters, draw_clusters)
+draw.register(SelfRepair, draw_self_repair)
+draw.register(PruningCurve, draw_pruning_curve)
+draw.register(HeadRedundancy, draw_head_redundancy)
 draw.register(LogitLens, draw_logit_lens)
 draw.register(DirectAttribution, draw_direct_attribution)
 draw.register(Sweep, draw_sweep)

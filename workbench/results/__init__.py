@@ -12,6 +12,8 @@ list of       tuples of whole numbers, all of one length, as heads are: two dime
 tuples        in the annotation is rebuilt.
 ragged text   `list[list[str]]`: all strings in one row, and how many belong to each list.
 record        a frozen dataclass of numbers and strings, as `Estimate` is: one variable per part.
+result        a frozen dataclass with tensors, itself a result: all its fields, their names and axes
+              after the field's own, "alone.effect" over "alone.layer" and "alone.head".
 dict          of strings to numbers, strings or None: JSON.
 None          where the annotation allows it.
 

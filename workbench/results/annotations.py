@@ -77,12 +77,19 @@ def _stored_as(hint: Any) -> set[str]:
     if not isinstance(origin, type):
         return set()
     if is_dataclass(origin):
-        return {"record"}
+        return {"record", "result"}
     if origin is float:
         return {"float", "int"}
     names = {"int", "bool", "str", "list", "tuple", "dict"}
     bases = {Sequence: {"list", "tuple"}, Mapping: {"dict"}}
     return bases.get(origin, {origin.__name__} & names)
+
+
+def is_part(value: Any) -> bool:
+    """Whether a value is a dataclass with tensors: a result of its own, inside another."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return False
+    return any(isinstance(getattr(value, field.name), Tensor) for field in fields(value))
 
 
 def record_class(hint: Any) -> type | None:

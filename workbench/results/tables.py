@@ -37,6 +37,10 @@ def to_xarray(result: Any) -> xr.Dataset:
     for field, hint in annotations.stored_fields(kind):
         where = Where(field.name, hint, field.metadata.get("axis"))
         value = getattr(result, field.name)
+        if annotations.is_part(value):
+            layouts[field.name], inner = _part(field.name, value)
+            variables |= inner
+            continue
         if isinstance(value, Tensor) and not annotations.takes(hint, dtype_name(value)):
             found, asked = dtype_name(value), annotations.shown(hint)
             raise TypeError(f"field {field.name} holds {found}, annotated {asked}: cast it")
@@ -54,6 +58,9 @@ def from_xarray(kind: type[Any], dataset: xr.Dataset) -> Any:
     layouts, values = json.loads(dataset.attrs["layout"]), {}
     for field, hint in annotations.stored_fields(kind):
         layout = layouts[field.name]
+        if layout["kind"] == "result":
+            values[field.name] = _whole(field.name, hint, layout, dataset)
+            continue
         names = {
             name.partition(".")[2]: name
             for name in map(str, dataset.variables)
@@ -110,6 +117,36 @@ def to_frame(result: Any, *, field: str = "") -> pd.DataFrame:
 def first_line(kind: type) -> str:
     """The first line of the docstring: what the number is and what its sign means."""
     return (inspect.getdoc(kind) or kind.__name__).split("\n")[0].strip()
+
+
+def _part(name: str, value: Any) -> tuple[dict[str, Any], dict[str, xr.Variable]]:
+    """A result inside a result: its variables and its axes bear the field's name before theirs."""
+    inner = to_xarray(value)
+    layout = {
+        "kind": "result", "class": type(value).__name__,
+        "layout": json.loads(inner.attrs["layout"]),
+    }  # fmt: skip
+    variables = {
+        f"{name}.{own}": xr.Variable([f"{name}.{dim}" for dim in one.dims], one.values, one.attrs)
+        for own, one in inner.variables.items()
+    }
+    return layout, variables
+
+
+def _whole(name: str, hint: Any, layout: dict[str, Any], dataset: xr.Dataset) -> Any:
+    """The result inside a result that `_part` stored."""
+    made = annotations.record_class(hint)
+    if made is None or made.__name__ != layout["class"]:
+        raise ValueError(f"field {name} holds a {layout['class']}, not {annotations.shown(hint)}")
+    start = f"{name}."
+    variables = {
+        str(own).removeprefix(start): xr.Variable(
+            [str(dim).removeprefix(start) for dim in one.dims], one.values, one.attrs
+        )
+        for own, one in dataset.variables.items()
+        if str(own).startswith(start)
+    }
+    return from_xarray(made, xr.Dataset(variables, attrs={"layout": json.dumps(layout["layout"])}))
 
 
 def _header(kind: type, layouts: dict[str, Any]) -> dict[str, Any]:

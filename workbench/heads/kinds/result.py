@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.heads.ablation import Head
 from workbench.heads.kinds.attending import EVERYWHERE
+from workbench.heads.ranking import Head
 from workbench.results import Result
 
 

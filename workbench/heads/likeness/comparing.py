@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hooks import HookedModel, Site, capture_batches, sites
 from workbench import statistics
-from workbench.heads.ablation import Head
 from workbench.heads.kinds.measured import origin
 from workbench.heads.likeness import outputs, patterns, weights
 from workbench.heads.likeness.result import LEAST_DIVERGENCE, MEASURES, HeadSimilarity, named
+from workbench.heads.ranking import Head
 from workbench.tasks import Task
 
 _DRAWS = 19

@@ -10,7 +10,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial import distance
 from torch import Tensor
 
-from workbench.heads.ablation import Head
+from workbench.heads.ranking import Head
 from workbench.results import Result
 
 Measure = Literal["attention", "output", "writes", "values", "queries", "keys"]

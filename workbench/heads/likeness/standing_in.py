@@ -11,10 +11,10 @@ from torch import Tensor
 
 from hooks import Activations, HookedModel, Prompts, Site, capture_batches, edits
 from workbench import effects, statistics
-from workbench.heads.ablation import Head
 from workbench.heads.kinds.measured import origin
 from workbench.heads.likeness.comparing import checked
 from workbench.heads.likeness.result import named
+from workbench.heads.ranking import Head
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task

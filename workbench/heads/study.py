@@ -1,0 +1,142 @@
+"""All that is known about which heads of a model stand in for each other, on one page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hooks import HookedModel, Prompts
+from workbench import metrics
+from workbench.heads.ablation import Ablation, HeadEffects, ablate_each
+from workbench.heads.backups import Backups, backups
+from workbench.heads.candidates import candidates
+from workbench.heads.clusters import Clusters, cluster_redundant
+from workbench.heads.curves import PruningCurve, curve
+from workbench.heads.orders import keeping
+from workbench.heads.redundancy import Redundancy, redundancy
+from workbench.heads.self_repair import SelfRepair, self_repair
+from workbench.heads.sets import Head, named
+from workbench.metrics import Metric
+from workbench.results import Result
+from workbench.tasks import Task
+
+
+@dataclass(frozen=True, eq=False)
+class HeadRedundancy(Result):
+    """Which heads a task needs, which stand in for each other, and what can go.
+
+    alone        what each head costs alone (negative: it was helping)
+    pairs        what pairs of the candidates cost beyond the sum (negative: they stand in)
+    clusters     the candidates, grouped by that
+    takes_over   who takes over when the most important head is gone
+    repair       how much of what candidates wrote into the answer comes back without them
+    curve        what is left as heads are removed in several orders
+    """
+
+    alone: HeadEffects
+    pairs: Redundancy
+    clusters: Clusters
+    takes_over: Backups
+    repair: SelfRepair
+    curve: PruningCurve
+    candidates: list[Head]
+    reasons: list[str]
+    task: str
+    task_digest: str
+    model: str
+    model_digest: str
+
+    def sentence(self) -> str:
+        """What was found, one sentence for each of the parts."""
+        parts = (self.alone, self.pairs, self.clusters, self.takes_over, self.repair, self.curve)
+        texts = [
+            part.sentence().removesuffix(getattr(part, "caveat", "")).strip() for part in parts
+        ]
+        return " ".join([*texts, self.repair.caveat]).strip()
+
+    def headline(self) -> dict[str, Any]:
+        """How many heads matter alone, how many pairs stand in, and what can go."""
+        return {
+            "significant_alone": len(self.alone.significant()),
+            "pairs": len(self.pairs.significant()),
+            "backups": len(self.takes_over.found()),
+            **self.clusters.headline(),
+            "removable": self.curve.headline()["share_for_0.1"],
+        }
+
+    def table(self) -> str:
+        """The heads that could go, as far as the clusters say, and the curve."""
+        goes = ", ".join(map(named, self.clusters.keep_one())) or "none"
+        return f"Could go, one of each cluster kept: {goes}\n\n" + self.curve.table(
+            self.curve.measures[-1]
+        )
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much work goes into each part of the page; every number is a number of runs.
+
+    candidates   heads by importance whose pairs are ablated, besides those of a known kind
+    repaired     heads whose self-repair is measured
+    steps        heads that the search for backups may find
+    shares       shares of all heads at which the curve is measured
+    draws        random orders of the curve
+    """
+
+    candidates: int = 6
+    repaired: int = 4
+    steps: int = 1
+    shares: tuple[float, ...] = (0.1, 0.25, 0.5)
+    draws: int = 5
+
+
+def study_redundancy(
+    model: HookedModel,
+    task: Task,
+    *,
+    metric: Metric = metrics.logit_diff,
+    text: Prompts | None = None,
+    ablation: Ablation = "mean",
+    kinds: Mapping[str, Sequence[Head]] | None = None,
+    extent: Extent | None = None,
+    seed: int = 0,
+) -> HeadRedundancy:
+    """Every view of this room on one model and task.
+
+    Half of the prompts say which heads matter and in which order they go, the other half measure
+    the curve. Pairs are ablated of the heads that cost most alone and of those in `kinds` (what
+    heads are -> those heads), without which heads that are perfectly backed up are missed. The
+    search for backups is among those and all heads of layers after the most important one's.
+    """
+    extent = extent or Extent()
+    half = len(task) // 2
+    train, test = task[:half], task[half:]
+    alone = ablate_each(model, train, metric=metric, ablation=ablation, seed=seed)
+    order = alone.least_helpful(alone.effect.numel())
+    helpful = alone.most_helpful(extent.candidates)
+    chosen = candidates(helpful, n=len(helpful), alike=kinds)
+    pairs = redundancy(model, train, chosen.heads, metric=metric, ablation=ablation, seed=seed)
+    clusters = cluster_redundant(pairs, seed=seed)
+    first = helpful[0]
+    later = [head for head in sorted(order) if head[0] > first[0]]
+    among = sorted({*chosen.heads, *later} - {first})
+    takes_over = backups(
+        model, task, first, metric=metric, ablation=ablation, among=among, most=extent.steps,
+        seed=seed,
+    )  # fmt: skip
+    repair = self_repair(
+        model, train, chosen.heads[: extent.repaired], ablation=ablation, seed=seed
+    )
+    orders = {
+        "importance": order,
+        "one of each cluster": keeping(clusters.kept(), order),
+        "reverse": order[::-1],
+    }
+    found = curve(
+        model, test, orders, measures=(metric,), text=text, removal=ablation,
+        shares=extent.shares, draws=extent.draws, seed=seed,
+    )  # fmt: skip
+    return HeadRedundancy(
+        alone, pairs, clusters, takes_over, repair, found,
+        candidates=chosen.heads, reasons=chosen.reasons, task=task.name, task_digest=task.digest,
+        model=alone.model, model_digest=alone.model_digest,
+    )  # fmt: skip
