@@ -87,6 +87,14 @@ def check(model: HookedModel, site: Site, heads: Iterable[int]) -> None:
         )
 
 
+def places(model: HookedModel, site: Site, heads: Iterable[int]) -> list[int]:
+    """Where heads, by their numbers, stand along the head axis of `site`; an error for others."""
+    heads = list(heads)
+    check(model, site, heads)
+    there = at(model, site.layer).of(site.stream)
+    return [there.index(head) for head in heads]
+
+
 def is_empty(model: HookedModel, site: Site) -> bool:
     """Whether all heads of the site's layer were removed, so that what flows there is empty."""
     return numbers(model, site) == ()
@@ -101,6 +109,19 @@ def on_grid(
     for (layer, head), value in zip(all(model, stream), values, strict=True):
         found[layer, head] = value
     return found
+
+
+def widened(
+    model: HookedModel, site: Site, values: Float[Tensor, "..."], axis: int
+) -> Float[Tensor, "..."]:
+    """Values with the heads of `site` along `axis`, at full width: NaN for a removed head."""
+    there = numbers(model, site)
+    if there is None:
+        return values
+    shape = list(values.shape)
+    shape[axis] = count(model, site.stream)
+    where = torch.tensor(there, dtype=torch.long, device=values.device)
+    return values.new_full(shape, torch.nan).index_copy(axis, where, values)
 
 
 def _key_value_heads(model: Any) -> int:

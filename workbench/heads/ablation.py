@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Edit, HookedModel, Site, capture, edits, sites
+from hooks import Edit, HookedModel, Site, edits, heads, sites
 from workbench import effects, statistics
 from workbench.metrics import Metric
 from workbench.results import Result
@@ -27,7 +26,8 @@ class HeadEffects(Result):
 
     `p` is corrected for testing every head at once (max-statistic over sign flips, Westfall
     & Young 1993): the chance that any head of a model in which no head matters looks as
-    strong. `low` and `high` bound each head's own mean effect, uncorrected.
+    strong. `low` and `high` bound each head's own mean effect, uncorrected. Everything is NaN
+    for a head that was removed from the model.
     """
 
     effect: Float[Tensor, "layer head"] = field(metadata={"means": "mean change in the metric"})
@@ -66,7 +66,7 @@ class HeadEffects(Result):
         helping = [head for head in found if self.effect[head] < 0]
         base = self.baseline.mean().item()
         text = (
-            f"Of {self.effect.numel()} heads of {self.model}, {len(found)} change {self.metric} on "
+            f"Of {int((~self.effect.isnan()).sum())} heads of {self.model}, {len(found)} change {self.metric} on "
             f"{self.task} when {self.ablation}-ablated alone (corrected p ≤ 0.05): {len(helping)} "
             f"help, {len(found) - len(helping)} get in the way. Without ablation it is "
             f"{base:+.2f} {self.unit} over {len(self.baseline)} prompts."
@@ -99,7 +99,8 @@ class HeadEffects(Result):
         return statistics.table(order, result=self, named="head", value="effect")
 
     def _ranked(self, by: Float[Tensor, "layer head"], n: int) -> list[Head]:
-        order = by.flatten().argsort(stable=True)[:n].tolist()
+        there = int((~by.isnan()).sum())  # heads that were removed sort last
+        order = by.flatten().argsort(stable=True)[: min(n, there)].tolist()
         width = self.effect.shape[1]
         return [(index // width, index % width) for index in order]
 
@@ -125,14 +126,11 @@ def ablate_each(
     """
     if len(task) < 2:
         raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")
-    shape = (model.cfg.n_layers, model.cfg.n_heads)
     writes = _edits(model, task, ablation, batch_size)
-    every_head = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
-    cells = [{Site("z", layer): writes(layer, head)} for layer, head in every_head]
+    cells = [{Site("z", layer): writes(layer, head)} for layer, head in heads.all(model)]
     found = effects.exact(model, task, cells, metrics=[metric], memory=memory, keep=keep, seed=seed)
-    per_prompt = found.effect[0].reshape(*shape, len(task))
     return _result(
-        model, task, per_prompt, found.baseline[0], metric=metric, ablation=ablation, seed=seed
+        model, task, found.effect[0], found.baseline[0], metric=metric, ablation=ablation, seed=seed
     )
 
 
@@ -152,42 +150,30 @@ def _means(
     model: HookedModel, task: Task, batch_size: int
 ) -> dict[Site, Float[Tensor, "head d_head"]]:
     """Each head's mean z over the real tokens of the corrupt prompts, but for the first ones."""
-    if int(task.corrupt.lengths.min()) < 2:
-        raise ValueError("mean ablation needs prompts of at least two tokens")
     wanted = sites.all(model, "z")
-    totals: dict[Site, Tensor] = {}
-    count = 0.0
-    for prompts in task.corrupt.batches(batch_size):
-        seen = capture(model, prompts, wanted)
-        real = seen.prompts.mask.clone()
-        real[:, 0] = 0
-        count += float(real.sum())
-        for site in wanted:
-            part = einsum(seen[site].double(), real.double(), "b p head d, b p -> head d")
-            totals[site] = totals[site] + part if site in totals else part
-    dtype = next(model.original_model.parameters()).dtype
-    return {site: (total / count).to(dtype) for site, total in totals.items()}
+    return effects.mean_over(model, task.corrupt, wanted, batch_size=batch_size)
 
 
 def _result(
     model: HookedModel,
     task: Task,
-    per_prompt: Float[Tensor, "layer head batch"],
+    per_prompt: Float[Tensor, "cell batch"],
     baseline: Float[Tensor, " batch"],
     *,
     metric: Metric,
     ablation: str,
     seed: int,
 ) -> HeadEffects:
-    effect, low, high = statistics.bounds(per_prompt, seed=seed)
+    measured = statistics.bounds(per_prompt, seed=seed)
     test = statistics.permutation_test(per_prompt, seed=seed)
     origin = getattr(model, "origin", None)
     return HeadEffects(
-        effect=effect.float(),
-        low=low.float(),
-        high=high.float(),
-        p=test.corrected.float(),
-        per_prompt=per_prompt,
+        **{
+            name: heads.on_grid(model, one.float())
+            for name, one in zip(("effect", "low", "high"), measured, strict=True)
+        },
+        p=heads.on_grid(model, test.corrected.float()),
+        per_prompt=heads.on_grid(model, per_prompt),
         baseline=baseline,
         metric=metric.name,
         unit=metric.unit,

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,20 @@ from transformer_lens.model_bridge.generalized_components.base import Generalize
 from hooks.heads import LayerHeads
 from workbench.models.surgery.layouts import Layout, Tensors
 
+Tied = Literal["once", "each"]
+
 
 def tensors_of(model: nn.Module) -> Tensors:
     """Every weight and buffer, by the names the model's library gives them; nothing is copied."""
     return dict(_walk(model, ""))
 
 
-def parameters_of(model: nn.Module) -> dict[str, Tensor]:
-    """The weights alone; those that are tied stand under the first of their names."""
-    seen: dict[int, str] = {}
+def parameters_of(model: nn.Module, *, tied: Tied = "once") -> dict[str, Tensor]:
+    """The weights alone; those that are tied stand under the first of their names, or each."""
     found = {name: one for name, one in _walk(model, "") if isinstance(one, nn.Parameter)}
+    if tied == "each":
+        return found
+    seen: dict[int, str] = {}
     return {name: one for name, one in found.items() if seen.setdefault(id(one), name) == name}
 
 
