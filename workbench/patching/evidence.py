@@ -32,7 +32,8 @@ def tested(
     """
     if there is not None and not bool(there.all()):
         found = tested(per_prompt[..., there, :], seed=seed, cells=1)
-        return {name: _spread(one, there, name == "per_prompt") for name, one in found.items()}
+        behind = {name: one.ndim - found["p"].ndim for name, one in found.items()}
+        return {name: _spread(one, there, behind[name]) for name, one in found.items()}
     shape = per_prompt.shape
     maps = per_prompt.reshape(-1, *shape[-1 - cells :])
     # Map by map, so that a metric gives the same numbers whichever others are swept with it.
@@ -44,16 +45,14 @@ def tested(
     return {name: one.float() for name, one in found.items()} | {"per_prompt": per_prompt}
 
 
-def _spread(values: Tensor, there: Bool[Tensor, "*cells"], per_prompt: bool) -> Tensor:
-    """Values of the cells that are there, at full width; NaN elsewhere."""
-    before = values.shape[: -2 if per_prompt else -1]
-    behind = values.shape[-1:] if per_prompt else ()
-    found = values.new_full((*before, *there.shape, *behind), torch.nan)
-    if per_prompt:
-        found[..., there, :] = values
-    else:
-        found[..., there] = values
-    return found
+def _spread(values: Tensor, there: Bool[Tensor, "*cells"], behind: int) -> Tensor:
+    """Values of the cells that are there, at full width, with so many axes behind; NaN elsewhere."""
+    axis = values.ndim - behind - 1
+    shape = [*values.shape[:axis], there.numel(), *values.shape[axis + 1 :]]
+    places = there.flatten().nonzero()[:, 0]
+    return values.new_full(shape, torch.nan).index_copy(axis, places, values).unflatten(
+        axis, there.shape
+    )
 
 
 def check(task: Task, directions: Sequence[str]) -> None:
