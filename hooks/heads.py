@@ -103,7 +103,7 @@ def is_empty(model: HookedModel, site: Site) -> bool:
 def on_grid(
     model: HookedModel, values: Float[Tensor, "cell ..."], stream: Stream = "z"
 ) -> Float[Tensor, "layer head ..."]:
-    """Values of the heads there are, in the order of `all`, at full width: NaN for a removed one."""
+    """Values of the heads there are, in the order of `all`, at full width; NaN for the others."""
     shape = (model.cfg.n_layers, count(model, stream), *values.shape[1:])
     found = values.new_full(shape, torch.nan)
     for (layer, head), value in zip(all(model, stream), values, strict=True):

@@ -125,7 +125,9 @@ def attention(trial: Trial) -> Iterator[Check]:
         pattern, place = seen[wanted[0]], str(wanted[0])
         rows[place] = relative(pattern.double().sum(-1), torch.ones_like(pattern[..., 0]))
         later[place] = float(pattern.triu(diagonal=1).abs().max())
-        mixed[str(wanted[2])] = relative(_mixed(pattern, seen[wanted[1]][:, :, at(trial.model, n).reads]), seen[wanted[2]])
+        mixed[str(wanted[2])] = relative(
+            _mixed(pattern, seen[wanted[1]][:, :, at(trial.model, n).reads]), seen[wanted[2]]
+        )
     yield worst("attention", "rows sum to one", rows, limit=trial.limit, nothing="")
     if is_causal(trial.model):
         yield worst("attention", "nothing later is seen", later, limit=0.0, nothing="")

@@ -65,8 +65,9 @@ class HeadEffects(Result):
         found = self.significant()
         helping = [head for head in found if self.effect[head] < 0]
         base = self.baseline.mean().item()
+        there = int((~self.effect.isnan()).sum())
         text = (
-            f"Of {int((~self.effect.isnan()).sum())} heads of {self.model}, {len(found)} change {self.metric} on "
+            f"Of {there} heads of {self.model}, {len(found)} change {self.metric} on "
             f"{self.task} when {self.ablation}-ablated alone (corrected p ≤ 0.05): {len(helping)} "
             f"help, {len(found) - len(helping)} get in the way. Without ablation it is "
             f"{base:+.2f} {self.unit} over {len(self.baseline)} prompts."

@@ -9,4 +9,16 @@ from workbench.models.load import known, load
 from workbench.models.surgery import save
 from workbench.models.text import chat, prompts, words
 
-__all__ = ["Model", "Origin", "chat", "known", "load", "planted", "prompts", "save", "surgery", "words", "wrap"]
+__all__ = [
+    "Model",
+    "Origin",
+    "chat",
+    "known",
+    "load",
+    "planted",
+    "prompts",
+    "save",
+    "surgery",
+    "words",
+    "wrap",
+]

@@ -46,12 +46,14 @@ def tested(
 
 
 def _spread(values: Tensor, there: Bool[Tensor, "*cells"], behind: int) -> Tensor:
-    """Values of the cells that are there, at full width, with so many axes behind; NaN elsewhere."""
+    """Values of the cells there are, with so many axes behind, at full width; NaN elsewhere."""
     axis = values.ndim - behind - 1
     shape = [*values.shape[:axis], there.numel(), *values.shape[axis + 1 :]]
     places = there.flatten().nonzero()[:, 0]
-    return values.new_full(shape, torch.nan).index_copy(axis, places, values).unflatten(
-        axis, there.shape
+    return (
+        values.new_full(shape, torch.nan)
+        .index_copy(axis, places, values)
+        .unflatten(axis, there.shape)
     )
 
 

@@ -84,8 +84,8 @@ class PathEffects(Result):
             f"Path patching to {self.to} ({_BETWEEN[self.between]}) in the {run} prompts of "
             f"{self.task}, {self.model}: {self.metric} is {self.baseline.mean():+.2f} {self.unit} "
             f"({self.other.mean():+.2f} in the other run, {len(self.baseline)} prompts). Of "
-            f"{int((~self.effect.isnan()).sum())} heads {len(found)} change it by this path (corrected p ≤ "
-            f"0.05), {len(helping)} of them help."
+            f"{int((~self.effect.isnan()).sum())} heads {len(found)} change it by this path "
+            f"(corrected p ≤ 0.05), {len(helping)} of them help."
         )
         if helping:
             names = ", ".join(f"{a}.{b} ({float(self.effect[a, b]):+.2f})" for a, b in helping[:4])

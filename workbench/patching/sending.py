@@ -121,7 +121,9 @@ def _difference(runs: Runs, sender: Point) -> Tensor:
     return runs.there[sender.site] - runs.here[sender.site]
 
 
-def _of_each_head(runs: Runs, senders: Sequence[Point]) -> Float[Tensor, "sender batch pos d_model"]:
+def _of_each_head(
+    runs: Runs, senders: Sequence[Point]
+) -> Float[Tensor, "sender batch pos d_model"]:
     if "head_out" not in runs.model.access.refused:
         return torch.stack([_through_weights(runs, head) for head in senders])
     # Their sum is normalised before it is added: what one head changes depends on the others.

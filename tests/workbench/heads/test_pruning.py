@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from hooks import Prompts, Site, edits, intervening
+from hooks import Prompts, Site, capture, edits, intervening
 from workbench import effects, heads, metrics, models, patching, plots, results, tasks
 from workbench.models import surgery, twins
 
@@ -53,15 +53,16 @@ def test_folding_means_is_mean_ablation(architecture, dtype):
     for layer in (0, 1):
         total, count = 0.0, 0
         for row, length in enumerate(prompts.lengths.tolist()):
-            kept: list[torch.Tensor] = []
-            with model.hooks(fwd_hooks=[(Site("z", layer).hook_name, lambda x, hook: kept.append(x))]):
-                model(tokens[row : row + 1, :length])
-            total, count = total + kept[0][0, 1:].sum(0), count + length - 1
+            seen = capture(model, tokens[row : row + 1, :length], [Site("z", layer)])
+            z = seen[Site("z", layer)]
+            total, count = total + z[0, 1:].sum(0), count + length - 1
         means[layer] = total / count
     with intervening(model, ablated(model, gone, lambda n, some: edits.mean(means[n], heads=some))):
         expected = model(prompts)
     real = prompts.mask.bool()
-    assert relative(found(prompts)[real], expected[real]) <= (2e-5 if dtype == torch.float32 else 1e-9)
+    assert relative(found(prompts)[real], expected[real]) <= (
+        2e-5 if dtype == torch.float32 else 1e-9
+    )
     assert relative(heads.prune(model, gone)(prompts)[real], expected[real]) > 1e-2
 
 
@@ -149,12 +150,12 @@ def test_sweeps_keep_their_width(model, pruned, task, stream):
 def test_a_sweep_of_a_whole_model_under_the_same_zeros_gives_the_same_numbers(model, pruned, task):
     found = patching.sweep(pruned, task, "z", metric=metrics.logit_diff, direction="noise")
     gone = zeroed(model, GONE)
-    from hooks import capture
-
     with intervening(model, gone):
         values = capture(model, task.corrupt, [Site("z", 1)])[Site("z", 1)]
         baseline = metrics.logit_diff(model(task.clean), task)
-    with intervening(model, {**gone, Site("z", 1): [gone[Site("z", 1)], edits.replace(values, heads=[3])]}):
+    with intervening(
+        model, {**gone, Site("z", 1): [gone[Site("z", 1)], edits.replace(values, heads=[3])]}
+    ):
         expected = metrics.logit_diff(model(task.clean), task) - baseline
     assert_close(found.per_prompt[1, 3], expected, rtol=1e-4, atol=1e-4)
 
@@ -203,7 +204,10 @@ def test_the_graph_of_a_pruned_model_is_refused_in_heads_and_given_in_layers(pru
         ([(2, 0)], r"head 2\.0 does not exist: tiny-gqa has layers 0 to 1"),
         ([(-1, 0)], r"head -1\.0 does not exist"),
         ([(0, 1), (1, 1), (0, 1)], r"head 0\.1 is given twice"),
-        ([(layer, head) for layer in range(2) for head in range(4)], r"0\.0, 0\.1, .* are all heads"),
+        (
+            [(layer, head) for layer in range(2) for head in range(4)],
+            r"0\.0, 0\.1, .* are all heads",
+        ),
     ],
 )
 def test_heads_that_cannot_be_removed_are_named(model, gone, message):
@@ -212,7 +216,8 @@ def test_heads_that_cannot_be_removed_are_named(model, gone, message):
 
 
 def test_a_head_is_not_removed_twice(pruned):
-    with pytest.raises(ValueError, match=r"head 0\.1 was removed from tiny-gqa without 4 heads: of z 0 there are left 0, 3"):  # fmt: skip
+    message = r"head 0\.1 was removed from tiny-gqa without 4 heads: of z 0 there are left 0, 3"
+    with pytest.raises(ValueError, match=message):
         heads.prune(pruned, [(0, 1)])
     with pytest.raises(ValueError, match="are all heads"):
         heads.prune(pruned, [(0, 0), (0, 3), (1, 2), (1, 3)])
@@ -226,7 +231,11 @@ def test_a_mean_needs_prompts_and_prompts_need_a_mean(model, task):
 
 
 def test_hand_wired_models_in_the_shapes_of_gpt2_and_llama_are_pruned_too():
-    for name in ("planted/duplicate-llama", "planted/duplicate-gpt2", "planted/duplicate-gqa-llama"):
+    for name in (
+        "planted/duplicate-llama",
+        "planted/duplicate-gpt2",
+        "planted/duplicate-gqa-llama",
+    ):
         model = models.load(name)
         tokens = torch.arange(2 * 6).reshape(2, 6) % model.cfg.d_vocab
         last = (model.cfg.n_layers - 1, 0)

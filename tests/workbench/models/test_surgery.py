@@ -173,7 +173,9 @@ def test_tensors_hold_the_heads_there_are_and_edits_name_them_as_before(made, ra
     assert shapes == [(3, 9, 2, 8), (3, 9, 0, 8), (3, 9, 2, 8), (3, 9, 0, 8), (3, 2, 9, 9),
                       (3, 0, 9, 9)]  # fmt: skip
     whole = capture(model, ragged, [Site("q", 0)])
-    assert capture(pruned, ragged, [Site("q", 0)])[Site("q", 0)].equal(whole[Site("q", 0)][:, :, [0, 3]])
+    assert capture(pruned, ragged, [Site("q", 0)])[Site("q", 0)].equal(
+        whole[Site("q", 0)][:, :, [0, 3]]
+    )
     with intervening(pruned, {Site("z", 0): edits.zero(heads=[3])}):
         found = pruned(ragged)
     with intervening(model, ablated([[0], []])):
@@ -279,7 +281,8 @@ def test_a_folder_that_is_there_is_not_written_over(made, tmp_path):
 def test_what_could_not_be_written_leaves_nothing_behind(made, tmp_path, monkeypatch):
     pruned = surgery.cut(made["Llama"], [[0, 3], [1]])
     monkeypatch.setattr(
-        "workbench.models.surgery.saving._to_disk", lambda path: (_ for _ in ()).throw(OSError("full"))
+        "workbench.models.surgery.saving._to_disk",
+        lambda path: (_ for _ in ()).throw(OSError("full")),
     )
     with pytest.raises(OSError, match="full"):
         models.save(pruned, tmp_path / "pruned")
@@ -309,7 +312,10 @@ def test_constants_are_added_to_what_attention_writes(made, ragged):
         model = made[architecture]
         constant = torch.linspace(-1, 1, 32)
         cut = surgery.cut(model, [[0, 3], []], constants={0: constant, 1: -constant})
-        steer = {Site("attn_out", 0): edits.add(constant), Site("attn_out", 1): edits.add(-constant)}
+        steer = {
+            Site("attn_out", 0): edits.add(constant),
+            Site("attn_out", 1): edits.add(-constant),
+        }
         plain = surgery.cut(model, [[0, 3], []])
         with intervening(plain, steer):
             assert relative(cut(ragged), plain(ragged)) <= 1e-5
@@ -343,7 +349,7 @@ def test_a_copy_of_a_pruned_model_is_its_own(made, ragged):
     assert pruned(ragged).equal(before)
 
 
-LOADING = '''
+LOADING = """
 import torch
 from pathlib import Path
 from safetensors.torch import load_file
@@ -390,7 +396,7 @@ def load(folder):
             setattr(attention, name, linear)
     assert not model.load_state_dict(weights, strict=False).unexpected_keys
     return model.eval()
-'''
+"""
 """What the README gives to those who have transformers alone."""
 
 
@@ -425,7 +431,9 @@ def test_the_default_model_without_random_heads_is_the_one_with_them_zeroed(
     gone = {divmod(index, 9) for index in order} | {(5, head) for head in range(9)}
     gone |= {(7, head) for head in range(3)}  # a whole layer, a whole group, and what came up
     kept = [[head for head in range(9) if (layer, head) not in gone] for layer in range(30)]
-    prompts = models.prompts(model, ["The capital of France is Paris, and that of Italy", "Snow is"])
+    prompts = models.prompts(
+        model, ["The capital of France is Paris, and that of Italy", "Snow is"]
+    )
     by_layer = {layer: [h for h in range(9) if h not in there] for layer, there in enumerate(kept)}
     zeroed = {Site("z", n): edits.zero(heads=heads) for n, heads in by_layer.items() if heads}
     with intervening(model, zeroed):

@@ -91,20 +91,20 @@ class _NoHeads:
         return self.hook_out(self.o.hook_out(out)), pattern
 
     @property
-    def W_Q(self: Any) -> Tensor:
+    def W_Q(self: Any) -> Tensor:  # noqa: N802
         return self.o.weight.new_zeros(0, self.config.d_model, self.config.d_head)
 
     W_K = W_V = W_Q
 
     @property
-    def W_O(self: Any) -> Tensor:
+    def W_O(self: Any) -> Tensor:  # noqa: N802
         return self.o.weight.new_zeros(0, self.config.d_head, self.config.d_model)
 
     @property
-    def b_Q(self: Any) -> Tensor:
+    def b_Q(self: Any) -> Tensor:  # noqa: N802
         return self.o.weight.new_zeros(0, self.config.d_head)
 
-    b_K = b_V = b_Q
+    b_K = b_V = b_Q  # noqa: N815
 
 
 class _NoNorm:
