@@ -2,6 +2,9 @@
 
 Heads can be removed from a model. Edits, analyses and results go on naming the others by their
 original numbers; tensors hold only the heads there are, in the order of these numbers.
+
+Models are not checked to be `HookedModel`s here: that would ask what they can do, and that is
+found out with the help of these functions.
 """
 
 from collections.abc import Iterable
@@ -13,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.sites import HookedModel, Site, Stream
+from hooks.sites import Site, Stream
 
 _SHARED: frozenset[Stream] = frozenset({"k", "v", "k_rot"})
 
@@ -44,7 +47,7 @@ class LayerHeads:
         return self.key_value if stream in _SHARED else self.query
 
 
-def at(model: HookedModel, layer: int) -> LayerHeads:
+def at(model: Any, layer: int) -> LayerHeads:
     """The heads that `layer` of `model` has."""
     kept = getattr(model, "kept_heads", None)
     if kept is not None:
@@ -53,24 +56,24 @@ def at(model: HookedModel, layer: int) -> LayerHeads:
     return LayerHeads(tuple(range(heads)), heads // (_key_value_heads(model)))
 
 
-def count(model: HookedModel, stream: Stream = "z") -> int:
+def count(model: Any, stream: Stream = "z") -> int:
     """How many heads `stream` had in each layer before any was removed."""
     return _key_value_heads(model) if stream in _SHARED else model.cfg.n_heads
 
 
-def all(model: HookedModel, stream: Stream = "z") -> list[tuple[int, int]]:
+def all(model: Any, stream: Stream = "z") -> list[tuple[int, int]]:
     """Every head there is, (layer, head), layer by layer; key-value heads for k and v."""
     layers = range(model.cfg.n_layers)
     return [(layer, head) for layer in layers for head in at(model, layer).of(stream)]
 
 
-def numbers(model: HookedModel, site: Site) -> tuple[int, ...] | None:
+def numbers(model: Any, site: Site) -> tuple[int, ...] | None:
     """The numbers of the heads along the head axis of `site`; None where they are all there."""
     kept = getattr(model, "kept_heads", None)
     return None if kept is None or "head" not in site.axes else kept[site.layer].of(site.stream)
 
 
-def check(model: HookedModel, site: Site, heads: Iterable[int]) -> None:
+def check(model: Any, site: Site, heads: Iterable[int]) -> None:
     """Raise unless `site` has each of these heads."""
     there = at(model, site.layer).of(site.stream)
     for head in heads:
@@ -87,7 +90,7 @@ def check(model: HookedModel, site: Site, heads: Iterable[int]) -> None:
         )
 
 
-def places(model: HookedModel, site: Site, heads: Iterable[int]) -> list[int]:
+def places(model: Any, site: Site, heads: Iterable[int]) -> list[int]:
     """Where heads, by their numbers, stand along the head axis of `site`; an error for others."""
     heads = list(heads)
     check(model, site, heads)
@@ -95,13 +98,13 @@ def places(model: HookedModel, site: Site, heads: Iterable[int]) -> list[int]:
     return [there.index(head) for head in heads]
 
 
-def is_empty(model: HookedModel, site: Site) -> bool:
+def is_empty(model: Any, site: Site) -> bool:
     """Whether all heads of the site's layer were removed, so that what flows there is empty."""
     return numbers(model, site) == ()
 
 
 def on_grid(
-    model: HookedModel, values: Float[Tensor, "cell ..."], stream: Stream = "z"
+    model: Any, values: Float[Tensor, "cell ..."], stream: Stream = "z"
 ) -> Float[Tensor, "layer head ..."]:
     """Values of the heads there are, in the order of `all`, at full width; NaN for the others."""
     shape = (model.cfg.n_layers, count(model, stream), *values.shape[1:])
@@ -112,7 +115,7 @@ def on_grid(
 
 
 def widened(
-    model: HookedModel, site: Site, values: Float[Tensor, "..."], axis: int
+    model: Any, site: Site, values: Float[Tensor, "..."], axis: int
 ) -> Float[Tensor, "..."]:
     """Values with the heads of `site` along `axis`, at full width: NaN for a removed head."""
     there = numbers(model, site)

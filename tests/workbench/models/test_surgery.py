@@ -134,8 +134,15 @@ def test_it_generates_with_and_without_a_cache_what_the_ablated_model_does(
         assert model.generate(tokens, **given).equal(cached)
 
 
-@pytest.mark.parametrize("architecture", FIVE)
-@pytest.mark.parametrize("name", ["uneven groups", "the first layer gone"])
+SEVERAL = [("GPT-2", "the first layer gone"), ("Llama", "uneven groups")]
+CHECKED = [
+    pytest.param(one, name, marks=() if (one, name) in SEVERAL else pytest.mark.slow)
+    for one in FIVE
+    for name in ("uneven groups", "the first layer gone")
+]
+
+
+@pytest.mark.parametrize(("architecture", "name"), CHECKED)
 def test_it_does_all_that_sites_promise_and_lacks_nothing_more_than_before(
     made, architecture, name
 ):

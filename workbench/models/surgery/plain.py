@@ -21,7 +21,9 @@ def tensors_of(model: nn.Module) -> Tensors:
 
 def parameters_of(model: nn.Module, *, tied: Tied = "once") -> dict[str, Tensor]:
     """The weights alone; those that are tied stand under the first of their names, or each."""
-    found = {name: one for name, one in _walk(model, "") if isinstance(one, nn.Parameter)}
+    found: dict[str, Tensor] = {
+        name: one for name, one in _walk(model, "") if isinstance(one, nn.Parameter)
+    }
     if tied == "each":
         return found
     seen: dict[int, str] = {}
@@ -49,7 +51,8 @@ def assembled(
             for name in names:
                 given = tensors.get(prefix + name)
                 if given is None:
-                    if names[name] is not None and names[name].is_meta:
+                    here = names[name]
+                    if here is not None and here.is_meta:
                         raise ValueError(f"there is no {prefix + name} among the weights")
                     continue
                 if id(given) not in copies:
