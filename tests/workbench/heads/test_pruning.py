@@ -46,7 +46,7 @@ def relative(found, expected) -> float:
 def test_folding_means_is_mean_ablation(architecture, dtype):
     model = twins.make(architecture)[0].to(dtype)
     tokens = torch.randint(3, 60, (4, 9), generator=torch.Generator().manual_seed(0))
-    prompts = Prompts(tokens, torch.tensor([9, 8, 5, 3]))
+    prompts = Prompts(tokens, torch.tensor([9, 8, 7, 6]))  # in windows of 4, no row is masked
     gone = [(0, 2), (0, 0), *((1, head) for head in range(4))]  # a whole layer among them
     found = heads.prune(model, gone, replace="mean", over=prompts)
     means = {}
@@ -118,7 +118,7 @@ def test_a_removed_head_is_grey_in_the_figure_and_no_bar(pruned, task):
     found = heads.ablate_each(pruned, task, metric=metrics.logit_diff)
     figure = plots.draw(found)
     left, right = figure.axes[:2]
-    assert "grey: removed" in left.get_title()
+    assert "grey: removed" in left.get_title(loc="left")
     assert left.images[0].get_array().mask.sum() == 4
     names = [label.get_text() for label in right.get_yticklabels()]
     assert sorted(names) == ["0.0", "0.3", "1.2", "1.3"]
@@ -128,7 +128,7 @@ def test_a_removed_head_is_grey_in_the_figure_and_no_bar(pruned, task):
 def test_results_with_removed_heads_come_back_from_a_file(pruned, task, tmp_path):
     found = heads.ablate_each(pruned, task, metric=metrics.logit_diff)
     results.save(found, tmp_path / "found.nc")
-    again = results.load(tmp_path / "found.nc")
+    again = results.load(heads.HeadEffects, tmp_path / "found.nc")
     assert_close(again.effect, found.effect, equal_nan=True, rtol=0, atol=0)
 
 
@@ -167,7 +167,7 @@ def test_attribution_names_heads_by_their_first_numbers(model, pruned, task):
     )
     assert found[Site("z", 0)].shape == (4, 6)
     assert found[Site("z", 0)][:, 0].isnan().tolist() == [False, True, True, False]
-    assert {(node.site.layer, node.index["head"]) for node in found.strongest(99)} == {
+    assert {(node.site.layer, node.at["head"]) for node in found.strongest(99)} == {
         (0, 0), (0, 3), (1, 2), (1, 3),
     }  # fmt: skip
 
@@ -244,3 +244,18 @@ def test_hand_wired_models_in_the_shapes_of_gpt2_and_llama_are_pruned_too():
         pruned = heads.prune(model, [last])
         assert relative(pruned(tokens), expected) <= 2e-5
         assert surgery.parameters(pruned) < surgery.parameters(model)
+
+
+def test_costs_count_parameters_and_operations_as_by_hand(model, pruned):
+    found = heads.costs(model, pruned, batch_sizes=(1, 2), tokens=16, steps=2, rounds=2)
+    # 32 wide, heads of 8: 4 q and o heads go (2 * 32 * 8 each), and one pair of k and v.
+    assert (found.parameters[0] - found.parameters[1]).item() == 5 * 2 * 32 * 8
+    gone = 2 * 16 * 5 * 2 * 32 * 8 + 4 * 2 * (2 * 16 * 16 * 8)  # projections; scores and mixing
+    assert (found.flops[0] - found.flops[1]).item() == gone
+    assert found.prefill.shape == found.decode.shape == (2, 2, 2)
+    assert bool((found.prefill > 0).all()) and bool((found.decode > 0).all())
+    middle, low, high = found.ratio("decode", 2)
+    assert low <= middle <= high
+    assert "2,560 parameters less" in found.sentence()
+    with pytest.raises(KeyError, match="prefill and decode at batch 1, 2"):
+        found.ratio("decode", 3)

@@ -77,6 +77,7 @@ def test_cutting_heads_out_is_zeroing_them(made, ragged, architecture, name):
 @pytest.mark.parametrize("architecture", FIVE)
 def test_in_float64_nothing_but_the_order_of_sums_differs(ragged, architecture):
     model = twins.make(architecture)[0].double()
+    ragged = Prompts(ragged.tokens, torch.tensor([9, 7, 6]))  # in windows of 4, no row is masked
     for name in KEPT:
         kept = kept_in(model, name)
         with intervening(model, ablated(kept)):
@@ -419,7 +420,7 @@ def test_transformers_alone_loads_what_was_saved(made, tmp_path, architecture, n
     exec(LOADING, library)
     plain = library["load"](folder)
     tokens = torch.randint(3, 60, (2, 7), generator=torch.Generator().manual_seed(3))
-    assert relative(plain(tokens).logits, pruned(tokens)) <= 1e-5
+    assert relative(plain(tokens).logits.detach(), pruned(tokens)) <= 1e-5
     given = {"max_new_tokens": 8, "do_sample": False}
     ours = pruned.generate(tokens, verbose=False, stop_at_eos=False, **given)
     theirs = plain.generate(tokens, eos_token_id=None, pad_token_id=0, **given)
