@@ -61,6 +61,7 @@ def main(config: Config) -> None:
     del double
     figures["parameters_removed"] = surgery.parameters(model) - surgery.parameters(pruned)
     figures["parameters_expected"] = _by_hand(model)
+    print(json.dumps(figures))  # the long part comes only now
     figures |= _attention(model, pruned, config)
     found = heads.costs(
         model, pruned, batch_sizes=(1, config.batch), tokens=config.tokens, rounds=config.rounds,
