@@ -311,7 +311,7 @@ def test_a_pruned_model_is_pruned_again_by_the_first_numbers(made, ragged):
     once = surgery.cut(model, [[0, 3], [1]])
     assert twice(ragged).equal(once(ragged))
     assert twice.kept_heads == once.kept_heads
-    with pytest.raises(ValueError, match=r"head 0\.1 was removed from Llama without 1 heads"):
+    with pytest.raises(ValueError, match=r"head 0\.1 was removed from Llama without 1 head:"):
         surgery.cut(surgery.cut(model, [[0, 2, 3], ALL]), [[0, 1], [1]])
 
 

@@ -106,4 +106,6 @@ def _said(before: Sequence[LayerHeads], after: Sequence[LayerHeads], how: str) -
 def _named(model: Model, after: Sequence[LayerHeads]) -> str:
     gone = len(after) * model.cfg.n_heads - sum(len(one.query) for one in after)
     first = model.origin.name.split(" without ")[0]
-    return f"{first} without {gone} heads" if gone else first
+    if not gone:
+        return first
+    return f"{first} without {gone} head{'s' if gone > 1 else ''}"
