@@ -6,7 +6,7 @@ import os
 # the first of them. A choice that was made outside is respected.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
-from hooks import edits, replay, sites, store
+from hooks import edits, heads, replay, sites, store
 from hooks.activations import Activations, head_out
 from hooks.capture import capture, capture_batches, last_logits
 from hooks.gradients import Gradients, gradients, gradients_without_each_layer
@@ -31,6 +31,7 @@ __all__ = [
     "gradients",
     "gradients_without_each_layer",
     "head_out",
+    "heads",
     "intervening",
     "last_logits",
     "replay",

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from hooks import heads
 from hooks.places import Edit, NotFinite, Window, rows_of_positions
 from hooks.sites import HookedModel, Site, check_writable
 
@@ -28,6 +29,7 @@ _between: WeakKeyDictionary[HookedModel, list[int]] = WeakKeyDictionary()
 class _Passes:
     """How the block was opened, and what has happened since."""
 
+    model: HookedModel
     not_finite: NotFinite = "refuse"
     start: int = 0
     count: int = 0
@@ -56,8 +58,9 @@ def intervening(
         check_writable(model, site)
         if not several:
             raise ValueError(f"no edit was given for {site}")
+        check_heads(model, site, several)
         _check_nesting(site, _between.get(model, []))
-    passes = _Passes(not_finite)
+    passes = _Passes(model, not_finite)
     passes.fired = {(site, i): 0 for site, several in listed.items() for i in range(len(several))}
     # resid_mid is written through resid_pre and attn_out, so it comes after their own edits.
     in_order = sorted(listed, key=lambda site: site.stream == "resid_mid")
@@ -72,6 +75,13 @@ def intervening(
         watch.remove()
         _between[model] = around
     _check_fired(listed, passes)
+
+
+def check_heads(model: HookedModel, site: Site, edits: Sequence[AnyEdit]) -> None:
+    """Raise for an edit of a head that was removed from the model."""
+    for edit in edits:
+        if isinstance(edit, Edit) and edit.heads and "head" in site.axes:
+            heads.check(model, site, edit.heads)
 
 
 def _as_list(edit: AnyEdit | Sequence[AnyEdit]) -> list[AnyEdit]:
@@ -138,7 +148,7 @@ def written_between(resid_pre: Tensor, attn_out: Tensor, target: Tensor) -> Tens
 
 
 def _apply(activation: Tensor, site: Site, edits: list[AnyEdit], passes: _Passes) -> Tensor:
-    window = Window(site.axes, passes.start)
+    window = Window.at(passes.model, site, start=passes.start)
     for index, edit in enumerate(edits):
         if isinstance(edit, Edit):
             if not edit.reaches(activation, window):

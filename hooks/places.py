@@ -10,6 +10,9 @@ from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks import heads
+from hooks.sites import HookedModel, Site
+
 Positions = (
     int | Sequence[int] | Int[Tensor, ""] | Int[Tensor, " batch"] | Int[Tensor, "batch chosen"]
 )
@@ -26,11 +29,24 @@ class Window:
     axes: tuple[str, ...]
     start: int = 0  # the absolute position of the first row; above 0 when a cache holds the rest
     rows: Int[Tensor, " batch"] | None = None  # which prompts these are; None is all of them
+    heads: tuple[int, ...] | None = None  # their numbers, where some were removed from the model
 
     @property
     def pos_axis(self) -> int:
         """The axis along which edits choose positions."""
         return self.axes.index("query" if "query" in self.axes else "pos")
+
+    @classmethod
+    def at(
+        cls,
+        model: HookedModel,
+        site: Site,
+        *,
+        start: int = 0,
+        rows: Int[Tensor, " batch"] | None = None,
+    ) -> "Window":
+        """The window of what flows through `site`."""
+        return cls(site.axes, start, rows, heads.numbers(model, site))
 
     @classmethod
     def of(cls, activation: Tensor) -> "Window":
@@ -164,12 +180,14 @@ def _members(activation: Tensor, window: Window, axis: str, indices: Sequence[in
     if axis not in window.axes:
         raise ValueError(f"{axis}s were chosen, but this site has the axes {window.axes}")
     size = activation.shape[window.axes.index(axis)]
-    wrong = [index for index in indices if not 0 <= index < size]
+    numbers = window.heads if axis == "head" and window.heads is not None else range(size)
+    wrong = [index for index in indices if index not in numbers]
     if wrong or not indices:
         what = f"{axis} {wrong[0]} does not exist" if wrong else f"no {axis}s were chosen"
-        raise ValueError(f"{what}: this site has {axis}s 0 to {size - 1}")
+        there = f"0 to {size - 1}" if isinstance(numbers, range) else str(list(numbers))
+        raise ValueError(f"{what}: this site has {axis}s {there}")
     members = torch.zeros(size, dtype=torch.bool, device=activation.device)
-    members[list(indices)] = True
+    members[[numbers.index(index) for index in indices]] = True
     return members
 
 

@@ -57,7 +57,7 @@ def _of_attention(found: Mapping[Stream, Tensor]) -> dict[str, str]:
     room = 2 * _SLACK * eps
     if not bool(((pattern.sum(dim=-1) - 1).abs() <= room).all()):
         refused["pattern"] = "its rows do not sum to one"
-    if "scores" not in found:
+    if "scores" not in found or not pattern.numel():  # or all heads of the layer were removed
         return refused
     if found["scores"].equal(found["pattern"]):
         refused["scores"] = "its hook point holds the pattern, after the softmax"

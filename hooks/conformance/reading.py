@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from einops import einsum, rearrange, repeat
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from hooks.capture import capture
 from hooks.conformance.numbers import is_causal
 from hooks.conformance.trial import Trial, relative
 from hooks.conformance.verdicts import Check, judged, worst
+from hooks.heads import at
 from hooks.sites import STREAMS, Site, Stream
 
 
@@ -118,13 +119,15 @@ def attention(trial: Trial) -> Iterator[Check]:
     rows: dict[str, float] = {}
     later: dict[str, float] = {}
     mixed: dict[str, float] = {}
-    for n in trial.every_layer:
+    for n in (site.layer for site in trial.all_sites("pattern")):
         wanted = [Site("pattern", n), Site("v", n), Site("z", n)]
         seen = capture(trial.model, trial.here, wanted)
         pattern, place = seen[wanted[0]], str(wanted[0])
         rows[place] = relative(pattern.double().sum(-1), torch.ones_like(pattern[..., 0]))
         later[place] = float(pattern.triu(diagonal=1).abs().max())
-        mixed[str(wanted[2])] = relative(_mixed(pattern, seen[wanted[1]]), seen[wanted[2]])
+        mixed[str(wanted[2])] = relative(
+            _mixed(pattern, seen[wanted[1]][:, :, at(trial.model, n).reads]), seen[wanted[2]]
+        )
     yield worst("attention", "rows sum to one", rows, limit=trial.limit, nothing="")
     if is_causal(trial.model):
         yield worst("attention", "nothing later is seen", later, limit=0.0, nothing="")
@@ -132,13 +135,11 @@ def attention(trial: Trial) -> Iterator[Check]:
 
 
 def _mixed(
-    pattern: Float[Tensor, "batch head query key"], v: Float[Tensor, "batch key group d_head"]
+    pattern: Float[Tensor, "batch head query key"], v: Float[Tensor, "batch key head d_head"]
 ) -> Float[Tensor, "batch query head d_head"]:
-    """Values mixed by attention; neighbouring query heads share a key-value head."""
-    each = pattern.shape[1] // v.shape[2]
-    values = repeat(v, "batch key group d_head -> batch key (group each) d_head", each=each)
+    """Values mixed by attention, those of each query head's key-value head."""
     mixed = einsum(
-        pattern.double(), values.double(),
+        pattern.double(), v.double(),
         "batch head query key, batch key head d_head -> batch head query d_head",
     )  # fmt: skip
     return rearrange(mixed, "batch head query d_head -> batch query head d_head")

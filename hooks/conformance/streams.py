@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hooks import heads
 from hooks.conformance import identities
 from hooks.prompts import Prompts
 from hooks.sites import STREAMS, Access, Site, Stream
@@ -65,8 +66,9 @@ def sites_of(stream: Stream, layers: range | list[int]) -> list[Site]:
 def _short_prompts(model: Any) -> Prompts:
     """Two short prompts, of a length that cannot be mistaken for a number of heads."""
     cfg = model.cfg
-    taken = {2, cfg.n_heads, getattr(cfg, "n_key_value_heads", None)}
-    length = min(next(n for n in (5, 6, 7, 9) if n not in taken), cfg.n_ctx)
+    layers = range(cfg.n_layers)
+    taken = {2, *(len(heads.at(model, n).of(s)) for n in layers for s in ("z", "k"))}
+    length = min(next(n for n in (5, 6, 7, *range(9, 99)) if n not in taken), cfg.n_ctx)
     device = next(model.original_model.parameters()).device
     tokens = torch.arange(2 * length, device=device) % cfg.d_vocab
     return Prompts.of(tokens.reshape(2, length))
@@ -125,8 +127,10 @@ def _wrong_shape(probe: _Probe, site: Site) -> str | None:
     if activation is None:
         return "its hook point holds something else than a tensor"
     cfg, (batch, pos) = probe.model.cfg, probe.prompts.tokens.shape
-    heads = {cfg.n_heads, getattr(cfg, "n_key_value_heads", None) or cfg.n_heads}
-    sizes = {"batch": {batch}, "d_model": {cfg.d_model}, "head": heads}
+    there = {cfg.n_heads, getattr(cfg, "n_key_value_heads", None) or cfg.n_heads}
+    numbers = heads.numbers(probe.model, site)
+    there = there if numbers is None else {len(numbers)}
+    sizes = {"batch": {batch}, "d_model": {cfg.d_model}, "head": there}
     sizes |= {axis: {pos} for axis in ("pos", "query", "key")}
     shape = tuple(activation.shape)
     fits = len(shape) == len(site.axes) and all(
@@ -144,12 +148,17 @@ def _dead_streams(probe: _Probe, readable: list[Stream]) -> dict[str, str]:
             continue
         kinds = [[0]] if stream in _ONCE else _kinds(probe.model)
         # Within a kind one live layer is enough: a trained layer may do nothing at all.
-        sites = [sites_of(stream, kind) for kind in kinds]
+        sites = [_not_empty(probe.model, sites_of(stream, kind)) for kind in kinds]
+        sites = [kind for kind in sites if kind]
         if not all(any(_is_live(probe, site, plain) for site in kind) for kind in sites):
             dead[stream] = "TransformerLens drops what is written there"
     if "resid_mid" in readable and ("attn_out" in dead or "attn_out" not in readable):
         dead["resid_mid"] = "it is written through attn_out, which cannot be written"
     return dead
+
+
+def _not_empty(model: Any, sites: list[Site]) -> list[Site]:
+    return [site for site in sites if not heads.is_empty(model, site)]
 
 
 def _kinds(model: Any) -> list[list[int]]:

@@ -1,11 +1,13 @@
 """The prompts, layers and tolerances that a model is checked with."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hooks import heads
 from hooks.prompts import Prompts
 from hooks.sites import STREAMS, HookedModel, Site, Stream
 
@@ -52,11 +54,16 @@ class Trial:
 
     def sites(self, stream: Stream) -> list[Site]:
         """The sites of `stream` in the sampled layers."""
-        return sorted({_site(stream, layer) for layer in self.layers})
+        return self._there(stream, self.layers)
 
     def all_sites(self, stream: Stream) -> list[Site]:
         """The sites of `stream` in every layer."""
-        return sorted({_site(stream, layer) for layer in self.every_layer})
+        return self._there(stream, self.every_layer)
+
+    def _there(self, stream: Stream, layers: Iterable[int]) -> list[Site]:
+        """Without the sites that are empty because all heads of their layer were removed."""
+        found = sorted({_site(stream, layer) for layer in layers})
+        return [site for site in found if not heads.is_empty(self.model, site)]
 
 
 def prepare(model: HookedModel, reference: Any, *, seed: int) -> Trial:

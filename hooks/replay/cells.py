@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hooks.intervene import AnyEdit, EditNeverFired, check_real
+from hooks.intervene import AnyEdit, EditNeverFired, check_heads, check_real
 from hooks.places import Edit, Window
 from hooks.prompts import Prompts
 from hooks.replay.reading import Reads
@@ -63,6 +63,7 @@ def steps_of(model: HookedModel, cell: Cell) -> tuple[Step, ...] | None:
         edits = tuple(given) if isinstance(given, Sequence) else (given,)
         if not edits:
             raise ValueError(f"no edit was given for {site}")
+        check_heads(model, site, edits)
         if site.stream == "embed" or not all(isinstance(edit, Edit) for edit in edits):
             in_full = True
             continue
@@ -131,7 +132,7 @@ class Changes:
         return self.known[key]
 
     def _compare(self, step: Step) -> Bool[Tensor, "batch pos"]:
-        window = Window(step.site.axes)
+        window = Window.at(self.recording.model, step.site)
         before = after = self._recorded(step)
         for edit in step.edits:
             check_edit(edit, step.site, self.recording.prompts, before)

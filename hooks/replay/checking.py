@@ -14,7 +14,7 @@ from hooks.prompts import Prompts
 from hooks.replay.planning import Plan
 from hooks.replay.recording import CLOSE
 from hooks.replay.watching import Seen
-from hooks.sites import Site
+from hooks.sites import HookedModel, Site
 
 
 class ReplayMismatch(RuntimeError):  # noqa: N818 - the name says what went wrong
@@ -109,11 +109,15 @@ def _edits(
     for index, (cell, _) in enumerate(pairs):
         for step in plan.works[cell].steps:
             members.setdefault(step.site, []).append((index, step.edits))
-    return {site: _each_its_own(site, listed, rows) for site, listed in members.items()}
+    model = plan.recording.model
+    return {site: _each_its_own(model, site, listed, rows) for site, listed in members.items()}
 
 
 def _each_its_own(
-    site: Site, members: list[tuple[int, Sequence[Edit]]], rows: Int[Tensor, " row"]
+    model: HookedModel,
+    site: Site,
+    members: list[tuple[int, Sequence[Edit]]],
+    rows: Int[Tensor, " row"],
 ) -> Callable[[Tensor], Tensor]:
     """An edit that makes on each row of the pass the edits of that row's cell."""
 
@@ -121,7 +125,7 @@ def _each_its_own(
         changed = activation.clone()
         for index, edits in members:
             one = slice(index, index + 1)
-            window = Window(site.axes, rows=rows[one])
+            window = Window.at(model, site, rows=rows[one])
             for edit in edits:
                 changed[one] = edit(changed[one], window)
         return changed

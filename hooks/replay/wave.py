@@ -111,7 +111,7 @@ class Wave:
 
     def _edit_between(self, state: Tensor, index: int, live: int) -> None:
         for step, rows in self._due(index, live, between=True):
-            window = Window(step.site.axes, self.start, self.prompt[rows])
+            window = self._window(step.site, self.prompt[rows])
             changed = state[rows]
             for edit in step.edits:
                 changed = edit(changed, window)
@@ -183,13 +183,16 @@ class Wave:
     def _edited(self, activation: Tensor, site: Site, spans: list[_Span]) -> Tensor:
         changed = activation.clone()
         for span in spans:
-            window = Window(site.axes, self.start, span.prompts)
+            window = self._window(site, span.prompts)
             rows = changed[span.first : span.end]
             for edit in span.edits:
                 rows = edit(rows, window)
             changed[span.first : span.end] = rows
         _check_finite(changed, site)
         return changed
+
+    def _window(self, site: Site, prompts: Int[Tensor, " row"]) -> Window:
+        return Window.at(self.plan.recording.model, site, start=self.start, rows=prompts)
 
     def _logits(self, state: Tensor, rows: Int[Tensor, " row"]) -> Tensor:
         prompts = self.prompt[rows]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Site
+from hooks import HookedModel, Site, heads
 from workbench.effects.nodes import node_axes
 from workbench.effects.pair import Pair
 from workbench.effects.sources import Source
@@ -97,7 +97,10 @@ class Attribution(Mapping[Site, Tensor]):
         nodes: list[Node] = []
         for site in self:
             mean = self[site].mean(dim=-1)
-            best = mean.abs().flatten().argsort(descending=True, stable=True)[:n]
+            size = mean.abs().flatten()
+            there = int((~size.isnan()).sum())  # without heads that were removed
+            order = size.nan_to_num(nan=-1.0).argsort(descending=True, stable=True)
+            best = order[: min(n, there)]
             for place in np.array(np.unravel_index(best.numpy(), mean.shape)).T.tolist():
                 index = dict(zip(self.axes(site), place, strict=False))
                 nodes.append(Node(site, index, float(mean[tuple(place)])))
@@ -119,7 +122,7 @@ class Attribution(Mapping[Site, Tensor]):
     def sentence(self) -> str:
         """What was found, in a sentence or two."""
         top = "; ".join(f"{node} ({node.effect:+.3f})" for node in self.strongest(3))
-        count = sum(found[..., 0].numel() for found in self.values())
+        count = sum(int((~found[..., 0].isnan()).sum()) for found in self.values())
         return (
             f"Strongest of {count} nodes of {self.model} for {self.metric} ({self.unit}) on "
             f"{self.task}, by {self.method} at the {self.at} run "
@@ -166,7 +169,10 @@ def gathered(
     gap = {site: _gap([part.sums[site] for part in parts], least) for site in parts[0].sums}
     origin = getattr(pair.model, "origin", None)
     return Attribution(
-        per_prompt={site: _joined([part.found[site] for part in parts]) for site in parts[0].found},
+        per_prompt={
+            site: _at_full_width(pair.model, site, [part.found[site] for part in parts], summed)
+            for site in parts[0].found
+        },
         baseline=baseline,
         at=pair.at,
         method=method,
@@ -181,6 +187,16 @@ def gathered(
         gap=gap,
         caveat=" ".join([*_caveats_of_gap(gap), *_caveats_of_precision(pair)]),
     )
+
+
+def _at_full_width(
+    model: HookedModel, site: Site, found: Sequence[Tensor], summed: Sequence[str]
+) -> Float[Tensor, "... batch"]:
+    """All batches; NaN for heads that were removed from the model."""
+    axes, joined = node_axes(site, summed), _joined(found)
+    if "head" not in axes:
+        return joined
+    return heads.widened(model, site, joined, axes.index("head"))
 
 
 def _joined(found: Sequence[Tensor]) -> Float[Tensor, "... batch"]:

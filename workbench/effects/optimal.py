@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel, Site, capture, intervening, last_logits
+from hooks.heads import places
 from workbench.effects.exact import Run
 from workbench.effects.sources import mean_over
 from workbench.metrics import Metric
@@ -60,7 +61,7 @@ def optimal_constant(
             if heads is None:
                 return constant.clone()
             chosen = torch.zeros(activation.shape[2], dtype=torch.bool, device=activation.device)
-            chosen[list(heads)] = True
+            chosen[places(model, site, heads)] = True
             return torch.where(chosen[:, None], constant, activation)
 
         with intervening(model, {site: write}):

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
-from einops import einsum, rearrange, reduce
+from einops import einsum, reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Edit, HookedModel, Prompts, Site, capture, edits, intervening
+from hooks import Edit, HookedModel, Prompts, Site, capture, edits, heads, intervening
 from hooks.sites import check_writable
 
 QUERIES, KEYS = frozenset({"q", "q_rot"}), frozenset({"k", "k_rot"})
@@ -64,14 +64,14 @@ def estimators(
         alone = stream in KEYS and not together
         before = capture(model, prompts, [_scores(site) for site in chosen]) if alone else {}
         after = _reattended(model, prompts, chosen, patterns, read=_scores if alone else pattern_of)
-        for site, target in chosen.items():
+        for site in chosen:
             if alone:
                 scores = before[_scores(site)], after[_scores(site)]
                 finish = partial(one_key_at_a_time, *scores)
             else:
                 change = after[pattern_of(site)] - patterns[pattern_of(site)]
                 finish = partial(_through, change)
-            made[site] = partial(_per_head, finish, groups=target.shape[2], summed=summed)
+            made[site] = partial(_per_head, finish, owners=_owners(model, site), summed=summed)
     return made
 
 
@@ -116,13 +116,21 @@ def _through(change: Attention, gradient: Attention) -> Float[Tensor, "batch que
 
 
 def _per_head(
-    finish: Estimator, gradient: Attention, *, groups: int, summed: Sequence[str]
+    finish: Estimator, gradient: Attention, *, owners: tuple[int, ...], summed: Sequence[str]
 ) -> Float[Tensor, "batch ..."]:
     """Summed over the query heads that share a key head, and over the axes in `summed`."""
     found = finish(gradient)
-    found = rearrange(found, "batch pos (head shared) -> batch pos head shared", head=groups)
-    gone = [3, *[place for place, axis in ((1, "pos"), (2, "head")) if axis in summed]]
-    return found.sum(dim=gone).float()
+    mine = torch.tensor(owners, dtype=torch.long, device=found.device)
+    shape = (*found.shape[:2], 1 + max(owners, default=-1))
+    found = found.new_zeros(shape).index_add(2, mine, found)
+    gone = [place for place, axis in ((1, "pos"), (2, "head")) if axis in summed]
+    return (found.sum(dim=gone) if gone else found).float()
+
+
+def _owners(model: HookedModel, site: Site) -> tuple[int, ...]:
+    """For each query head, where the head of `site` that it uses stands."""
+    there = heads.at(model, site.layer)
+    return there.reads if site.stream in KEYS else tuple(range(len(there.query)))
 
 
 def _reattended(

@@ -6,6 +6,7 @@ from workbench.heads.agreement import ImportanceAgreement, agreement, shortlist
 from workbench.heads.backups import Backups, backups
 from workbench.heads.candidates import Candidates, candidates
 from workbench.heads.clusters import Clusters, cluster, cluster_redundant
+from workbench.heads.costs import Costs, costs
 from workbench.heads.curves import PruningCurve, curve
 from workbench.heads.descent import Descent
 from workbench.heads.gates import HeadGates, learn_gates
@@ -22,12 +23,14 @@ from workbench.heads.likeness import (
     substitute,
 )
 from workbench.heads.mask_gradients import MaskGradients, mask_gradients
+from workbench.heads.naming import Head
 from workbench.heads.orders import followed_by, keeping
-from workbench.heads.ranking import Head, Importance
+from workbench.heads.pruning import Replacement, kept, prune
+from workbench.heads.ranking import Importance
 from workbench.heads.redundancy import Redundancy, redundancy
 from workbench.heads.self_repair import SelfRepair, Where, self_repair
 from workbench.heads.shapley import ShapleyValues, exact_shapley, shapley
-from workbench.heads.study import HeadRedundancy, study_redundancy
+from workbench.heads.study import Extent, HeadRedundancy, study_redundancy
 
 __all__ = [
     "MEASURES",
@@ -37,8 +40,10 @@ __all__ = [
     "Candidates",
     "CausalGating",
     "Clusters",
+    "Costs",
     "Descent",
     "Effort",
+    "Extent",
     "Head",
     "HeadEffects",
     "HeadGates",
@@ -52,6 +57,7 @@ __all__ = [
     "Measure",
     "PruningCurve",
     "Redundancy",
+    "Replacement",
     "SelfRepair",
     "ShapleyValues",
     "Substitution",
@@ -64,14 +70,17 @@ __all__ = [
     "causal_gating",
     "cluster",
     "cluster_redundant",
+    "costs",
     "curve",
     "exact_shapley",
     "followed_by",
     "importance",
     "interaction",
     "keeping",
+    "kept",
     "learn_gates",
     "mask_gradients",
+    "prune",
     "redundancy",
     "self_repair",
     "shapley",

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Edit, HookedModel, Site, edits, sites
+from hooks import Edit, HookedModel, Positions, Site, edits, sites
 from hooks.replay import Cell
 from workbench import effects
-from workbench.heads.ranking import Head
+from workbench.heads.naming import Head
 from workbench.tasks import Task
 
 Ablation = Literal["zero", "mean", "resample", "counterfactual"]
@@ -35,13 +35,13 @@ class Ablating:
     source: str
     values: Mapping[Site, Float[Tensor, "..."]] = field(default_factory=dict)
 
-    def cell(self, heads: Iterable[Head]) -> Cell:
-        """The edits that ablate all of `heads`, at all positions."""
+    def cell(self, heads: Iterable[Head], *, positions: Positions | None = None) -> Cell:
+        """The edits that ablate all of `heads`, at all positions or at these."""
         by_layer: dict[int, list[int]] = {}
         for layer, head in heads:
             by_layer.setdefault(layer, []).append(head)
         return {
-            Site("z", layer): self._edit(Site("z", layer), sorted(by_layer[layer]))
+            Site("z", layer): self._edit(Site("z", layer), sorted(by_layer[layer]), positions)
             for layer in sorted(by_layer)
         }
 
@@ -54,12 +54,12 @@ class Ablating:
             return None if value is None else value[rows.to(value.device), :length]
         return value[None, None]
 
-    def _edit(self, site: Site, heads: list[int]) -> Edit:
+    def _edit(self, site: Site, heads: list[int], at: Positions | None) -> Edit:
         value = self.values.get(site)
         if value is None:
-            return edits.zero(heads=heads)
+            return edits.zero(heads=heads, positions=at)
         write = edits.mean if value.ndim == 2 else edits.replace
-        return write(value, heads=heads)
+        return write(value, heads=heads, positions=at)
 
 
 @torch.no_grad()

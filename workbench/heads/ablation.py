@@ -6,11 +6,12 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import HookedModel
+from hooks import HookedModel, heads
 from workbench import effects, statistics
 from workbench.heads.ablating import Ablation, ablating
 from workbench.heads.bounding import bounded
-from workbench.heads.ranking import Head, Importance, Kind, in_order, labels
+from workbench.heads.naming import Head
+from workbench.heads.ranking import Importance, Kind, in_order, labels
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
@@ -135,12 +136,10 @@ def ablate_each(
     """
     if len(task) < 2:
         raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")
-    shape = (model.cfg.n_layers, model.cfg.n_heads)
     how = ablating(model, task, ablation, batch_size=batch_size, seed=seed)
-    every_head = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
-    cells = [how.cell([head]) for head in every_head]
+    cells = [how.cell([head]) for head in heads.all(model)]
     found = effects.exact(model, task, cells, metrics=[metric], memory=memory, keep=keep, seed=seed)
-    per_prompt = found.effect[0].reshape(*shape, len(task))
+    per_prompt = heads.on_grid(model, found.effect[0])
     effect, low, high, p = bounded(per_prompt, seed=seed)
     return HeadEffects(
         effect=effect,

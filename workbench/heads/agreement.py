@@ -11,7 +11,8 @@ from torch import Tensor
 
 from workbench import statistics
 from workbench.heads.comparing import constant, correlated, drawn, overlap, ranks, spread
-from workbench.heads.ranking import Head, Importance, Kind, in_order, named
+from workbench.heads.naming import Head, named
+from workbench.heads.ranking import Importance, Kind, in_order
 from workbench.heads.reasons import MUCH, Reading, reasons
 from workbench.results import Result
 

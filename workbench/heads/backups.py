@@ -11,9 +11,10 @@ from torch import Tensor
 from hooks import HookedModel
 from workbench import effects, statistics
 from workbench.effects import Source
-from workbench.effects.sources import Kind
+from workbench.heads.ablating import Ablation
+from workbench.heads.naming import Head, checked, every, named
 from workbench.heads.provenance import labels
-from workbench.heads.sets import Head, cells, checked, every, named
+from workbench.heads.sets import cells
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
@@ -105,7 +106,7 @@ def backups(
     heads: Head | Sequence[Head],
     *,
     metric: Metric,
-    ablation: Source | Kind = "mean",
+    ablation: Source | Ablation = "mean",
     among: Sequence[Head] | None = None,
     most: int = 4,
     seed: int = 0,

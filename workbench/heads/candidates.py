@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.heads.sets import Head, named
+from workbench.heads.naming import Head, named
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from workbench import statistics
+from workbench.heads.naming import Head, named
 from workbench.heads.redundancy import Redundancy
-from workbench.heads.sets import Head, named
 from workbench.results import Result
 
 Linkage = Literal["average", "complete", "single"]

@@ -11,10 +11,11 @@ from torch import Tensor
 from hooks import HookedModel, Prompts
 from workbench import effects, metrics, statistics
 from workbench.effects import Source
-from workbench.effects.sources import Kind
+from workbench.heads.ablating import Ablation
+from workbench.heads.naming import Head, every
 from workbench.heads.orders import RANDOM, counted, ranked
 from workbench.heads.provenance import labels
-from workbench.heads.sets import Head, cells, every
+from workbench.heads.sets import cells
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
@@ -137,7 +138,7 @@ def curve(
     *,
     measures: Sequence[Metric] = (metrics.logit_diff, metrics.accuracy),
     text: Prompts | None = None,
-    removal: Source | Kind | Prune = "mean",
+    removal: Source | Ablation | Prune = "mean",
     shares: Sequence[float] = SHARES,
     draws: int = 5,
     seed: int = 0,
@@ -182,7 +183,7 @@ class _Measured:
         rankings: Sequence[Sequence[Head]],
         counts: Sequence[int],
         measures: Sequence[Metric],
-        removal: Source | Kind | Prune,
+        removal: Source | Ablation | Prune,
         seed: int,
     ) -> list["_Measured"]:
         sets = [tuple(sorted(one[:count])) for one in rankings for count in counts]
@@ -205,7 +206,7 @@ def _ablated(  # noqa: PLR0917
     task: Task,
     sets: Sequence[tuple[Head, ...]],
     measures: Sequence[Metric],
-    removal: Source | Kind,
+    removal: Source | Ablation,
     seed: int,
 ) -> Float[Tensor, "measure set batch"]:
     some = [one for one in sets if one]
@@ -243,7 +244,7 @@ def _result(
     names: list[str],
     counts: list[int],
     total: int,
-    removal: Source | Kind | Prune,
+    removal: Source | Ablation | Prune,
     seed: int,
 ) -> PruningCurve:
     given = sum(name != RANDOM for name in names)

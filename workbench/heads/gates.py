@@ -13,7 +13,8 @@ from workbench import effects, statistics
 from workbench.heads import hard_concrete
 from workbench.heads.ablating import Ablation, ablating
 from workbench.heads.descent import ENOUGH, Descent, Gated
-from workbench.heads.ranking import Head, Importance, Kind, in_order, labels, named
+from workbench.heads.naming import Head, named
+from workbench.heads.ranking import Importance, Kind, in_order, labels
 from workbench.metrics import Metric
 from workbench.tasks import Task
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from hooks import HookedModel
 from workbench import effects, statistics
 from workbench.effects import Source
-from workbench.effects.sources import Kind
+from workbench.heads.ablating import Ablation
+from workbench.heads.naming import Head, named
 from workbench.heads.provenance import labels
 from workbench.heads.redundancy import ready
-from workbench.heads.sets import Head, cells, named
+from workbench.heads.sets import cells
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
@@ -84,7 +85,7 @@ def interaction(
     sets: Sequence[Sequence[Head]],
     *,
     metric: Metric,
-    ablation: Source | Kind = "mean",
+    ablation: Source | Ablation = "mean",
     seed: int = 0,
 ) -> Interaction:
     """Ablate each set of heads as a whole, and each of their members alone."""

@@ -11,7 +11,8 @@ from hooks import HookedModel, sites
 from workbench import effects
 from workbench.heads.ablating import Ablation, ablating
 from workbench.heads.bounding import bounded
-from workbench.heads.ranking import Importance, Kind, labels, named
+from workbench.heads.naming import named
+from workbench.heads.ranking import Importance, Kind, labels
 from workbench.metrics import Metric
 from workbench.tasks import Task
 

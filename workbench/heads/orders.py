@@ -6,7 +6,7 @@ import torch
 
 from hooks import HookedModel
 from workbench import statistics
-from workbench.heads.sets import Head, checked, every
+from workbench.heads.naming import Head, checked, every
 
 RANDOM = "random"
 

@@ -6,12 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel
+from workbench.heads import provenance
+from workbench.heads.naming import Head
 from workbench.metrics import Metric
 from workbench.results import Result
-from workbench.tasks import Task, solved
-
-Head = tuple[int, int]
-"""(layer, head), both counted from zero."""
+from workbench.tasks import Task
 
 Kind = Literal["alone", "slope", "signed slope", "gates", "gating", "set"]
 """What a measure looks at.
@@ -63,36 +62,6 @@ def in_order(score: Float[Tensor, "layer head"]) -> list[Head]:
     return [(index // width, index % width) for index in order if not flat[index].isnan()]
 
 
-def named(head: Head) -> str:
-    """A head as it is read: "5.3" is head 3 of layer 5."""
-    return f"{head[0]}.{head[1]}"
-
-
-def checked_heads(model: HookedModel, heads: list[Head]) -> list[Head]:
-    """The heads themselves; raises for one that the model lacks, and for one given twice."""
-    layers, width = model.cfg.n_layers, model.cfg.n_heads
-    for place, head in enumerate(heads):
-        if not (0 <= head[0] < layers and 0 <= head[1] < width):
-            raise ValueError(
-                f"head {named(head)} does not exist: this model has layers 0 to {layers - 1}, "
-                f"heads 0 to {width - 1}"
-            )
-        if head in heads[:place]:
-            raise ValueError(f"head {named(head)} was given twice: give every head once")
-    return heads
-
-
 def labels(model: HookedModel, task: Task, metric: Metric) -> dict[str, Any]:
     """The fields by which a result says what it was measured on, and whether the task is solved."""
-    origin, found = getattr(model, "origin", None), solved(model, task)
-    return {
-        "metric": metric.name,
-        "unit": metric.unit,
-        "task": task.name,
-        "task_digest": task.digest,
-        "model": getattr(origin, "name", "a model"),
-        "model_digest": getattr(origin, "digest", ""),
-        "caveat": ""
-        if found.is_solved
-        else f"Caveat: {found.sentence()} The effects may be noise.",
-    }
+    return {"metric": metric.name, "unit": metric.unit, **provenance.labels(model, task)}

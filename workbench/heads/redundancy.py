@@ -12,9 +12,10 @@ from torch import Tensor
 from hooks import HookedModel
 from workbench import effects, statistics
 from workbench.effects import Source
-from workbench.effects.sources import Kind
+from workbench.heads.ablating import Ablation
+from workbench.heads.naming import Head, checked, named
 from workbench.heads.provenance import labels
-from workbench.heads.sets import Head, cells, checked, named
+from workbench.heads.sets import cells
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
@@ -150,7 +151,7 @@ def redundancy(
     heads: Sequence[Head],
     *,
     metric: Metric,
-    ablation: Source | Kind = "mean",
+    ablation: Source | Ablation = "mean",
     seed: int = 0,
 ) -> Redundancy:
     """Ablate every one of `heads` alone and every pair of them, at all positions.

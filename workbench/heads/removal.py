@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks import Activations, HookedModel, Site, capture, head_out, intervening, sites
 from hooks.replay import Cell
 from workbench.effects.fixed_norm import FixedNorm
-from workbench.heads.sets import Head
+from workbench.heads.naming import Head
 from workbench.tasks import Task
 from workbench.tasks.task import logit_difference
 

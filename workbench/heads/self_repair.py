@@ -22,10 +22,11 @@ from torch import Tensor
 from hooks import HookedModel
 from workbench import statistics
 from workbench.effects import Source
-from workbench.effects.sources import Kind
+from workbench.heads.ablating import Ablation
+from workbench.heads.naming import Head, checked, named
 from workbench.heads.provenance import labels
 from workbench.heads.removal import Change, Reader
-from workbench.heads.sets import Head, cells, checked, named
+from workbench.heads.sets import cells
 from workbench.results import Result
 from workbench.tasks import Task
 
@@ -148,7 +149,7 @@ def self_repair(
     task: Task,
     heads: Sequence[Head],
     *,
-    ablation: Source | Kind = "mean",
+    ablation: Source | Ablation = "mean",
     at: Where = "last",
     seed: int = 0,
 ) -> SelfRepair:

@@ -15,7 +15,8 @@ from workbench import effects, statistics
 from workbench.heads import games
 from workbench.heads.ablating import Ablating, Ablation, ablating
 from workbench.heads.bounding import bounded
-from workbench.heads.ranking import Head, Importance, Kind, checked_heads, in_order, labels, named
+from workbench.heads.naming import Head, checked, every, named
+from workbench.heads.ranking import Importance, Kind, in_order, labels
 from workbench.metrics import Metric
 from workbench.tasks import Task
 
@@ -213,13 +214,12 @@ def _game(
 ) -> _Game:
     if len(task) < 2:
         raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")
-    layers, width = model.cfg.n_layers, model.cfg.n_heads
     if players is None:
-        players = [(layer, head) for layer in range(layers) for head in range(width)]
+        players = every(model)
     if not players:
         raise ValueError("no players: name the heads between which the metric is to be shared")
-    checked = checked_heads(model, list(players))
-    return _Game(model, task, metric, checked, ablating(model, task, ablation, seed=seed))
+    there = checked(model, players)
+    return _Game(model, task, metric, there, ablating(model, task, ablation, seed=seed))
 
 
 def _shared(

@@ -11,10 +11,10 @@ from workbench.heads.backups import Backups, backups
 from workbench.heads.candidates import candidates
 from workbench.heads.clusters import Clusters, cluster_redundant
 from workbench.heads.curves import PruningCurve, curve
+from workbench.heads.naming import Head, named
 from workbench.heads.orders import keeping
 from workbench.heads.redundancy import Redundancy, redundancy
 from workbench.heads.self_repair import SelfRepair, self_repair
-from workbench.heads.sets import Head, named
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task

@@ -7,7 +7,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Activations, HookedModel, Site, capture, head_out, sites
+from hooks import Activations, HookedModel, Site, capture, head_out, heads, sites
 from workbench import statistics
 from workbench.lens.provenance import labels
 from workbench.results import Result
@@ -47,7 +47,10 @@ class DirectAttribution(Result):
 
     def strongest(self, n: int) -> list[tuple[int, int]]:
         """The `n` heads that write most for or against the answer, strongest first."""
-        order = self.effect.abs().flatten().argsort(descending=True, stable=True)[:n].tolist()
+        size = self.effect.abs().flatten()
+        there = int((~size.isnan()).sum())  # without heads that were removed
+        order = size.nan_to_num(nan=-1.0).argsort(descending=True, stable=True)
+        order = order[: min(n, there)].tolist()
         return [divmod(index, self.effect.shape[1]) for index in order]
 
     def sentence(self) -> str:
@@ -94,7 +97,7 @@ def direct_attribution(model: HookedModel, task: Task, *, seed: int = 0) -> Dire
     )
     write = _Direction.of(model, task, seen)
     layers = range(model.cfg.n_layers)
-    heads = torch.stack([write(head_out(model, seen, layer)[:, 0]).T for layer in layers])
+    wrote = [write(head_out(model, seen, layer)[:, 0]).T for layer in layers]
     attention = torch.stack([write(seen[Site("attn_out", layer)][:, 0]) for layer in layers])
     mlps = torch.zeros_like(attention)
     if has_mlp:
@@ -105,9 +108,9 @@ def direct_attribution(model: HookedModel, task: Task, *, seed: int = 0) -> Dire
         model,
         task,
         seed=seed,
-        head_per_prompt=heads.float().cpu(),
+        cells=torch.cat(wrote).float().cpu(),
         mlp_per_prompt=mlps.float().cpu(),
-        bias_per_prompt=(attention - heads.sum(dim=1)).float().cpu(),
+        bias_per_prompt=(attention - torch.stack([one.sum(0) for one in wrote])).float().cpu(),
         embed_per_prompt=embed.float().cpu(),
         constant=write.constant.float().cpu(),
         total=total.float().cpu(),
@@ -115,24 +118,31 @@ def direct_attribution(model: HookedModel, task: Task, *, seed: int = 0) -> Dire
 
 
 def _attributed(
-    model: HookedModel, task: Task, *, seed: int, **per_prompt: Tensor
+    model: HookedModel,
+    task: Task,
+    *,
+    seed: int,
+    cells: Float[Tensor, "cell batch"],
+    **per_prompt: Tensor,
 ) -> DirectAttribution:
-    head, low, high = statistics.bounds(per_prompt["head_per_prompt"], seed=seed)
-    whole = per_prompt["head_per_prompt"].sum(dim=1) + per_prompt["bias_per_prompt"]
+    head, low, high = statistics.bounds(cells, seed=seed)
+    every = heads.on_grid(model, cells)
+    whole = every.nansum(dim=1) + per_prompt["bias_per_prompt"]
     attention, attention_low, attention_high = statistics.bounds(whole, seed=seed)
     mlp, mlp_low, mlp_high = statistics.bounds(per_prompt["mlp_per_prompt"], seed=seed)
-    test = statistics.permutation_test(per_prompt["head_per_prompt"], seed=seed)
+    test = statistics.permutation_test(cells, seed=seed)
     return DirectAttribution(
-        effect=head.float(),
-        low=low.float(),
-        high=high.float(),
+        effect=heads.on_grid(model, head.float()),
+        low=heads.on_grid(model, low.float()),
+        high=heads.on_grid(model, high.float()),
         attention=attention.float(),
         attention_low=attention_low.float(),
         attention_high=attention_high.float(),
         mlp=mlp.float(),
         mlp_low=mlp_low.float(),
         mlp_high=mlp_high.float(),
-        p=test.corrected.float(),
+        p=heads.on_grid(model, test.corrected.float()),
+        head_per_prompt=every,
         unit="nats",
         **per_prompt,
         **labels(model, task),

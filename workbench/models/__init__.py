@@ -3,9 +3,22 @@
 Knows where weights come from; does not know what will be asked of them.
 """
 
-from workbench.models import planted
+from workbench.models import planted, surgery
 from workbench.models.bridge import Model, Origin, wrap
 from workbench.models.load import known, load
+from workbench.models.surgery import save
 from workbench.models.text import chat, prompts, words
 
-__all__ = ["Model", "Origin", "chat", "known", "load", "planted", "prompts", "words", "wrap"]
+__all__ = [
+    "Model",
+    "Origin",
+    "chat",
+    "known",
+    "load",
+    "planted",
+    "prompts",
+    "save",
+    "surgery",
+    "words",
+    "wrap",
+]

@@ -13,6 +13,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 
 from hooks import Access, Prompts
 from hooks.conformance import audit
+from hooks.heads import LayerHeads
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Model(TransformerBridge):
     """
 
     origin: Origin
+    kept_heads: tuple[LayerHeads, ...] | None = None  # of each layer, where some were removed
     if TYPE_CHECKING:  # found by TransformerBridge at run time
         blocks: Any
         ln_final: Any
@@ -100,13 +102,19 @@ _TAKEN = "expected a Hugging Face language model or a TransformerBridge"
 
 
 def wrap(
-    model: nn.Module, tokenizer: Any = None, *, name: str = "in memory", source: str = "in memory"
+    model: nn.Module,
+    tokenizer: Any = None,
+    *,
+    name: str = "in memory",
+    source: str = "in memory",
+    build: Callable[[Any], TransformerBridge] | None = None,
 ) -> Model:
     """A model you already hold, ready to be studied: eval mode, gradients off, eager attention.
 
     Takes a Hugging Face language model (on any device, in any precision, fine-tuned, adapters
     merged) or a TransformerBridge already booted. The model itself is wrapped, not a copy: its
-    attention is switched to eager and its submodules are replaced, so save it before.
+    attention is switched to eager and its submodules are replaced, so save it before. `build`
+    puts a bridge around models whose layers TransformerLens does not know.
     """
     if isinstance(model, Model) and tokenizer is None:
         return model
@@ -117,7 +125,7 @@ def wrap(
     weights = digest(inner)  # before wrapping, which renames them
     inner.eval().requires_grad_(False)
     if bridge is None:
-        bridge = _bridge(inner)
+        bridge = (build or _bridge)(inner)
     elif getattr(bridge, "compatibility_mode", False):
         raise ValueError(
             "this bridge is in compatibility mode, which folds and recentres its weights: "

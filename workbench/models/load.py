@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from transformers.utils import logging
 
-from workbench.models import checkpoint, huggingface, planted, smollm2, tiny
+from workbench.models import checkpoint, huggingface, planted, smollm2, surgery, tiny
 from workbench.models.bridge import Model
 
 
@@ -79,6 +79,8 @@ def _from_disk(
     if checkpoint.is_checkpoint(path):
         return checkpoint.load(path, name, device=device, dtype=dtype)
     if path.is_dir() and (path / "config.json").exists():
+        if surgery.is_pruned(checkpoint.fields(path / "config.json")):
+            return surgery.load(path, device=device, dtype=dtype)
         return huggingface.from_folder(
             path, name, device=device, dtype=dtype, remote_code=remote_code
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench import statistics
@@ -18,8 +18,22 @@ RUN: Mapping[Direction, Run] = {"denoise": "corrupt", "noise": "clean"}
 """In which prompts the edits of each direction are made."""
 
 
-def tested(per_prompt: Float[Tensor, "*maps batch"], *, seed: int, cells: int) -> dict[str, Tensor]:
-    """Means, bounds and p-values; p is corrected over the last `cells` axes before the batch."""
+def tested(
+    per_prompt: Float[Tensor, "*maps batch"],
+    *,
+    seed: int,
+    cells: int,
+    there: Bool[Tensor, "*cells"] | None = None,
+) -> dict[str, Tensor]:
+    """Means, bounds and p-values; p is corrected over the last `cells` axes before the batch.
+
+    Where some cells are not `there`, because their heads were removed from the model, they are
+    NaN, and not among those that p is corrected for.
+    """
+    if there is not None and not bool(there.all()):
+        found = tested(per_prompt[..., there, :], seed=seed, cells=1)
+        behind = {name: one.ndim - found["p"].ndim for name, one in found.items()}
+        return {name: _spread(one, there, behind[name]) for name, one in found.items()}
     shape = per_prompt.shape
     maps = per_prompt.reshape(-1, *shape[-1 - cells :])
     # Map by map, so that a metric gives the same numbers whichever others are swept with it.
@@ -29,6 +43,18 @@ def tested(per_prompt: Float[Tensor, "*maps batch"], *, seed: int, cells: int) -
     found = {"effect": effect, "low": low, "high": high, "p": torch.stack(p)}
     found = {name: one.reshape(shape[:-1]) for name, one in found.items()}
     return {name: one.float() for name, one in found.items()} | {"per_prompt": per_prompt}
+
+
+def _spread(values: Tensor, there: Bool[Tensor, "*cells"], behind: int) -> Tensor:
+    """Values of the cells there are, with so many axes behind, at full width; NaN elsewhere."""
+    axis = values.ndim - behind - 1
+    shape = [*values.shape[:axis], there.numel(), *values.shape[axis + 1 :]]
+    places = there.flatten().nonzero()[:, 0]
+    return (
+        values.new_full(shape, torch.nan)
+        .index_copy(axis, places, values)
+        .unflatten(axis, there.shape)
+    )
 
 
 def check(task: Task, directions: Sequence[str]) -> None:

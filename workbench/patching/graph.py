@@ -58,6 +58,12 @@ class Graph:
                 f"heads of {cfg.architecture} have no output of their own: {refused['head_out']}. "
                 'Graph.of(model, detail="layers") takes the attention of each layer as one'
             )
+        if detail == "heads" and getattr(model, "kept_heads", None) is not None:
+            raise ValueError(
+                f"{model.origin.name} has fewer heads in some layers than in others, which the "
+                'graph does not know: take Graph.of(model, detail="layers"), or find the circuit '
+                "before heads are removed"
+            )
         shared = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
         return cls(cfg.n_layers, cfg.n_heads, shared, mlp, detail)
 

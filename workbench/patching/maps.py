@@ -26,7 +26,8 @@ class Sweep(Result):
     other up denoising finds both and noising none; of two that are both needed, the reverse.
 
     `p` is corrected for all cells of the map (max-statistic over sign flips, Westfall & Young
-    1993); `low` and `high` bound each cell's own mean effect, uncorrected.
+    1993); `low` and `high` bound each cell's own mean effect, uncorrected. Everything is NaN for
+    a head that was removed from the model.
     """
 
     effect: Float[Tensor, "layer place"] = field(metadata={"means": "mean change in the metric"})
@@ -55,7 +56,8 @@ class Sweep(Result):
 
     def strongest(self, n: int) -> list[Cell]:
         """The `n` cells (layer, column) with the largest effect in either direction."""
-        order = self.effect.abs().flatten().argsort(descending=True, stable=True)[:n].tolist()
+        size = self.effect.abs().flatten().nan_to_num(nan=-1.0)  # heads that were removed
+        order = size.argsort(descending=True, stable=True)[: min(n, self._count)].tolist()
         width = self.effect.shape[1]
         return [(index // width, index % width) for index in order]
 
@@ -99,7 +101,7 @@ class Sweep(Result):
             f"{self.direction.capitalize()} {self.stream} of {self.model} on {self.task}: "
             f"{self.source} values put into {into} prompts, where {self.metric} is "
             f"{base.mean():+.2f} {self.unit} ({other.mean():+.2f} in the others, {len(base)} "
-            f"prompts). {len(found)} of {self.effect.numel()} places change it "
+            f"prompts). {len(found)} of {self._count} places change it "
             "(corrected p ≤ 0.05)."
         )
         if found:
@@ -118,6 +120,10 @@ class Sweep(Result):
             "place": self.named(cell),
             "significant": len(self.significant()),
         }
+
+    @property
+    def _count(self) -> int:
+        return int((~self.effect.isnan()).sum())
 
     def table(self, n: int = 15) -> str:
         """The strongest places as text, one a line."""

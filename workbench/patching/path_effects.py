@@ -84,8 +84,8 @@ class PathEffects(Result):
             f"Path patching to {self.to} ({_BETWEEN[self.between]}) in the {run} prompts of "
             f"{self.task}, {self.model}: {self.metric} is {self.baseline.mean():+.2f} {self.unit} "
             f"({self.other.mean():+.2f} in the other run, {len(self.baseline)} prompts). Of "
-            f"{self.effect.numel()} heads {len(found)} change it by this path (corrected p ≤ "
-            f"0.05), {len(helping)} of them help."
+            f"{int((~self.effect.isnan()).sum())} heads {len(found)} change it by this path "
+            f"(corrected p ≤ 0.05), {len(helping)} of them help."
         )
         if helping:
             names = ", ".join(f"{a}.{b} ({float(self.effect[a, b]):+.2f})" for a, b in helping[:4])
@@ -106,7 +106,10 @@ class PathEffects(Result):
             for name, own in (("effect", "mlp"), ("low", "mlp_low"), ("high", "mlp_high"))
         }
         fields["p"] = torch.cat([self.p, self.mlp_p[:, None]], dim=1)
-        order = fields["effect"].abs().flatten().argsort(descending=True, stable=True)[:n].tolist()
+        size = fields["effect"].abs().flatten()
+        there = int((~size.isnan()).sum())  # without heads that were removed
+        order = size.nan_to_num(nan=-1.0).argsort(descending=True, stable=True)
+        order = order[: min(n, there)].tolist()
         width = fields["effect"].shape[1]
 
         def name(cell: Sequence[int]) -> str:
@@ -119,6 +122,7 @@ class PathEffects(Result):
         )  # fmt: skip
 
     def _ranked(self, by: Float[Tensor, "layer head"], n: int) -> list[Head]:
-        order = by.flatten().argsort(stable=True)[:n].tolist()
+        there = int((~by.isnan()).sum())  # heads that were removed sort last
+        order = by.flatten().argsort(stable=True)[: min(n, there)].tolist()
         width = self.effect.shape[1]
         return [(index // width, index % width) for index in order]

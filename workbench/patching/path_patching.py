@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Edit, HookedModel, Site, edits
+from hooks import Edit, HookedModel, Site, edits, heads
 from hooks.replay import Cell
 from hooks.replay.planning import size
 from workbench import effects
@@ -152,8 +152,8 @@ def _is_head(to: object) -> bool:
 
 def _senders(model: HookedModel, receivers: Sequence[Point]) -> list[Point]:
     """Every head and MLP that reaches a receiver."""
-    layers, heads = range(model.cfg.n_layers), range(model.cfg.n_heads)
-    senders = [Point(Site("z", layer), (head,)) for layer in layers for head in heads]
+    layers = range(model.cfg.n_layers)
+    senders = [Point(Site("z", layer), (head,)) for layer, head in heads.all(model)]
     if "mlp_out" in model.access.readable:
         senders += [Point(Site("mlp_out", layer)) for layer in layers]
     return [one for one in senders if any(one.reaches(model, other) for other in receivers)]
@@ -249,18 +249,20 @@ def _result(
     seed: int,
     **said: str,
 ) -> PathEffects:
-    layers, heads = model.cfg.n_layers, model.cfg.n_heads
-    per_prompt = torch.zeros(layers, heads + 1, len(task))  # MLPs in the last column
+    layers, width = model.cfg.n_layers, model.cfg.n_heads
+    per_prompt = torch.zeros(layers, width + 1, len(task))  # MLPs in the last column
+    there = torch.ones(layers, width + 1, dtype=torch.bool)
+    there[:, :width] = ~heads.on_grid(model, torch.zeros(len(heads.all(model)))).isnan()
     for sender, values in per_sender.items():
-        column = heads if sender.heads is None else sender.heads[0]
+        column = width if sender.heads is None else sender.heads[0]
         per_prompt[sender.site.layer, column] = values
-    tested = evidence.tested(per_prompt, seed=seed, cells=2)
+    tested = evidence.tested(per_prompt, seed=seed, cells=2, there=there)
     pair = (task.clean, task.corrupt)
     here, there = pair if RUN[direction] == "clean" else pair[::-1]
     return PathEffects(
-        **{name: value[:, :heads] for name, value in tested.items()},
-        mlp=tested["effect"][:, heads],
-        **{f"mlp_{name}": tested[name][:, heads] for name in ("low", "high", "p", "per_prompt")},
+        **{name: value[:, :width] for name, value in tested.items()},
+        mlp=tested["effect"][:, width],
+        **{f"mlp_{name}": tested[name][:, width] for name in ("low", "high", "p", "per_prompt")},
         baseline=effects.measure(model, task, metric=metric, prompts=here),
         other=effects.measure(model, task, metric=metric, prompts=there),
         direction=direction,

@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Edit, HookedModel, Positions, Prompts, Site, edits
+from hooks import Edit, HookedModel, Positions, Prompts, Site, edits, heads
 from hooks.sites import Stream
 from workbench import models
 from workbench.tasks import Task
@@ -65,6 +65,12 @@ def places(
     raise ValueError(f"no axis {over!r}: a sweep is over position, role, head, neuron or all")
 
 
+def has(model: HookedModel, site: Site, place: Place) -> bool:
+    """Whether the heads of a place are there, or were removed from the model."""
+    there = heads.at(model, site.layer).of(site.stream)
+    return place.heads is None or set(place.heads) <= set(there)
+
+
 def usual(stream: Stream) -> Over:
     """What the columns are when nobody says it."""
     return "head" if stream in _PER_HEAD else "position"
@@ -104,9 +110,7 @@ def _roles(task: Task) -> dict[str, Tensor]:
 def _heads(model: HookedModel, stream: Stream) -> int:
     if stream not in _PER_HEAD:
         raise ValueError(f"{stream} has no heads; those that have are {', '.join(_PER_HEAD)}")
-    if stream in ("k", "v", "k_rot"):
-        return getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
-    return model.cfg.n_heads
+    return heads.count(model, stream)
 
 
 def _neurons(

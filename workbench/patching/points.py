@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hooks import HookedModel, Site
+from hooks import HookedModel, Site, heads
 from hooks.sites import Stream, check_writable
 
 Node = Literal["logits"] | Site | tuple[Site, int]
@@ -108,16 +108,13 @@ def _point(model: HookedModel, node: Node) -> Point:
         )
     site, head = node
     check_writable(model, site)
-    count = heads_of(model, site)
-    if not 0 <= head < count:
-        raise ValueError(f"head {head} does not exist: {site} has heads 0 to {count - 1}")
+    heads_of(model, site)
+    heads.check(model, site, [head])
     return Point(site, (head,))
 
 
 def heads_of(model: HookedModel, site: Site) -> int:
-    """How many heads a site has: key-value heads, for k and v."""
+    """How many heads there are at a site: key-value heads, for k and v."""
     if "head" not in site.axes or "d_head" not in site.axes:
         raise ValueError(f"{site} has no heads: write the site alone")
-    if site.stream in ("k", "v", "k_rot"):
-        return getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
-    return model.cfg.n_heads
+    return len(heads.at(model, site.layer).of(site.stream))

@@ -23,6 +23,7 @@ from hooks import (
     Site,
     capture,
     edits,
+    heads,
     replay,
     sites,
 )
@@ -87,7 +88,7 @@ class Runs:
         def show(seen: Seen) -> None:
             for point, kept in zip(points, found, strict=True):
                 if point.site == seen.site:
-                    part = _of_heads(seen.activation, point)
+                    part = self._of_heads(seen.activation, point)
                     kept[seen.cells, seen.prompts, seen.start :] = part
 
         replay.watch(planned, [point.site for point in points], show)
@@ -95,7 +96,12 @@ class Runs:
 
     def base(self, point: Point) -> Float[Tensor, "batch pos ..."]:
         """What flows through a point in the base run."""
-        return _of_heads(self.here[point.site], point)
+        return self._of_heads(self.here[point.site], point)
+
+    def _of_heads(self, activation: Tensor, point: Point) -> Tensor:
+        if point.heads is None:
+            return activation
+        return activation[:, :, heads.places(self.model, point.site, point.heads)]
 
 
 def repeated(value: Float[Tensor, "batch pos ..."], times: int) -> Tensor:
@@ -103,15 +109,11 @@ def repeated(value: Float[Tensor, "batch pos ..."], times: int) -> Tensor:
     return value.expand(times, *value.shape).clone()
 
 
-def _of_heads(activation: Tensor, point: Point) -> Tensor:
-    return activation if point.heads is None else activation[:, :, list(point.heads)]
-
-
 def written(runs: Runs, senders: Sequence[Point]) -> Float[Tensor, "sender batch pos d_model"]:
     """What each sender adds to the residual stream in the other run, beyond the base run's."""
     found = [None if sender.site.stream == "z" else _difference(runs, sender) for sender in senders]
-    heads = [sender for sender, one in zip(senders, found, strict=True) if one is None]
-    parts = iter(_of_each_head(runs, heads)) if heads else iter(())
+    of_heads = [sender for sender, one in zip(senders, found, strict=True) if one is None]
+    parts = iter(_of_each_head(runs, of_heads)) if of_heads else iter(())
     return torch.stack([next(parts) if one is None else one for one in found])
 
 
@@ -119,23 +121,26 @@ def _difference(runs: Runs, sender: Point) -> Tensor:
     return runs.there[sender.site] - runs.here[sender.site]
 
 
-def _of_each_head(runs: Runs, heads: Sequence[Point]) -> Float[Tensor, "sender batch pos d_model"]:
+def _of_each_head(
+    runs: Runs, senders: Sequence[Point]
+) -> Float[Tensor, "sender batch pos d_model"]:
     if "head_out" not in runs.model.access.refused:
-        return torch.stack([_through_weights(runs, head) for head in heads])
+        return torch.stack([_through_weights(runs, head) for head in senders])
     # Their sum is normalised before it is added: what one head changes depends on the others.
     parts: list[Tensor] = []
-    for layer in sorted({head.site.layer for head in heads}):
+    for layer in sorted({head.site.layer for head in senders}):
         attention = Point(Site("attn_out", layer))
-        cells = [runs.sent(head) for head in heads if head.site.layer == layer]
+        cells = [runs.sent(head) for head in senders if head.site.layer == layer]
         parts += runs.seen(cells, [attention])[0] - runs.base(attention)
-    order = sorted(range(len(heads)), key=lambda index: heads[index].site.layer)
-    return torch.stack([parts[order.index(index)] for index in range(len(heads))])
+    order = sorted(range(len(senders)), key=lambda index: senders[index].site.layer)
+    return torch.stack([parts[order.index(index)] for index in range(len(senders))])
 
 
 def _through_weights(runs: Runs, sender: Point) -> Float[Tensor, "batch pos d_model"]:
     assert sender.heads is not None
-    weight = runs.model.blocks[sender.site.layer].attn.W_O[sender.heads[0]]
-    changed = _difference(runs, sender)[:, :, sender.heads[0]]
+    (place,) = heads.places(runs.model, sender.site, sender.heads)
+    weight = runs.model.blocks[sender.site.layer].attn.W_O[place]
+    changed = _difference(runs, sender)[:, :, place]
     return einsum(changed, weight, "batch pos d_head, d_head d_model -> batch pos d_model")
 
 

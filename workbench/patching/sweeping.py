@@ -20,7 +20,7 @@ from workbench.metrics import Metric
 from workbench.patching import evidence
 from workbench.patching.evidence import RUN, Direction
 from workbench.patching.maps import Sweep, Sweeps
-from workbench.patching.places import Over, Place, places, sites, usual
+from workbench.patching.places import Over, Place, has, places, sites, usual
 from workbench.patching.ranking import Ranking
 from workbench.tasks import Task, solved
 
@@ -102,16 +102,19 @@ def sweeps(
     columns = places(
         model, task, stream, over=over, positions=where.positions, neurons=where.neurons
     )
+    there = torch.tensor([[has(model, site, column) for column in columns] for site in swept])
+    visited = [(swept[row], columns[column]) for row, column in there.nonzero().tolist()]
     found = [
-        _one_way(model, task, swept, columns, metrics=metrics, source=source,
+        _one_way(model, task, visited, metrics=metrics, source=source,
                  run=RUN[direction], running=running)
         for direction in directions
     ]  # fmt: skip
     ends = _ends(model, task, metrics, dict(zip(directions, found, strict=True)))
     shape = (len(metrics), len(swept), len(columns), len(task))
-    per_prompt = torch.stack([one.effect.reshape(shape) for one in found])
+    per_prompt = torch.full((len(found), *shape), torch.nan)
+    per_prompt[:, :, there] = torch.stack([one.effect for one in found])
     return Sweeps(
-        **evidence.tested(per_prompt, seed=running.seed, cells=2),
+        **evidence.tested(per_prompt, seed=running.seed, cells=2, there=there),
         clean=ends["clean"],
         corrupt=ends["corrupt"],
         directions=list(directions),
@@ -188,16 +191,15 @@ def each(
 def _one_way(
     model: HookedModel,
     task: Task,
-    swept: Sequence[Site],
-    columns: Sequence[Place],
+    visited: Sequence[tuple[Site, Place]],
     *,
     metrics: Sequence[Metric],
     source: Source,
     run: Run,
     running: Running,
 ) -> effects.Effects:
-    values = effects.values(model, task, swept, source=source, run=run)
-    cells = [{site: column.write(values[site])} for site in swept for column in columns]
+    values = effects.values(model, task, [site for site, _ in visited], source=source, run=run)
+    cells = [{site: column.write(values[site])} for site, column in visited]
     return effects.exact(
         model, task, cells, metrics=metrics, run=run,
         memory=running.memory, keep=running.keep, seed=running.seed,

@@ -23,6 +23,9 @@ MOST_BARS, MANY_BARS, FEWEST_BARS = 12, 24, 8
 """How many bars a panel shows at most, and one that stands alone; and has room for at least, lest
 few grow fat."""
 
+GONE = "#d9d9d9"
+"""A head that is not there."""
+
 BAND = "95 % bounds"
 
 _LINE, _LETTER = 0.13, 0.075
@@ -106,12 +109,13 @@ def grid(
         origin="lower",
         interpolation="nearest",
     )
-    image.cmap.set_bad("#d9d9d9")
+    image.cmap.set_bad(GONE)
     room = np.array(axes.bbox.size) / axes.figure.dpi / values.shape[::-1]
     _outline(axes, marked, width=min(0.9, 15 * float(room.min())))
     axes.spines[:].set_visible(False)
     axes.set(xlabel=columns.name, ylabel=rows.name)
-    axes.set_title(title, fontsize=8)
+    gone = "\n(grey: removed from the model)" if bool(np.isnan(values).any()) else ""
+    axes.set_title(f"{title}{gone}", fontsize=8)
     _labelled(axes.xaxis, columns, room=float(room[0]))
     _labelled(axes.yaxis, rows, room=float(room[1]))
     bar = axes.figure.colorbar(image, ax=axes, location="bottom", aspect=28, pad=0.02)
@@ -155,7 +159,9 @@ def _numbers(labels: Sequence[str]) -> bool:
 
 def strongest(values: Float[ndarray, "row column"], n: int) -> list[tuple[int, int]]:
     """The `n` cells that differ most from zero, strongest first."""
-    order = np.argsort(-np.nan_to_num(np.abs(values)).ravel(), kind="stable")[:n]
+    there = int(np.isfinite(values).sum())  # a head that was removed is no bar
+    order = np.argsort(-np.nan_to_num(np.abs(values), nan=-1.0).ravel(), kind="stable")
+    order = order[: min(n, there)]
     return [(int(cell) // values.shape[1], int(cell) % values.shape[1]) for cell in order]
 
 

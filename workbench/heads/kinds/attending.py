@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import HookedModel, Prompts, capture_batches, sites
-from workbench.heads.kinds.measured import Head, Measured, by_prompt, one_sided
+from workbench.heads.kinds.measured import Measured, by_prompt, one_sided
+from workbench.heads.naming import Head
 
 PREVIOUS, DUPLICATE, INDUCTION = "previous token", "duplicate token", "induction"
 FIRST, OFFSET = "first token", "fixed offset"

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from hooks import HookedModel
 from workbench import statistics
-from workbench.heads.kinds.measured import Head, Measured, both_ways
+from workbench.heads.kinds.measured import Measured, both_ways
 from workbench.heads.kinds.reading import Hearing, values_of_tokens, written
+from workbench.heads.naming import Head
 
 COPYING, SUPPRESSING = "copying", "copy-suppressing"
 POSITIVE, NEGATIVE = "positive OV", "negative OV"

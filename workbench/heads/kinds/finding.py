@@ -11,9 +11,10 @@ from hooks import HookedModel, Prompts, Site, capture
 from workbench import models, tasks
 from workbench.heads.kinds import attending, copying, moving, successors
 from workbench.heads.kinds.attending import DUPLICATE, FIRST, INDUCTION, OFFSET, PREVIOUS
-from workbench.heads.kinds.measured import Head, Measured, origin, spread
+from workbench.heads.kinds.measured import Measured, origin, spread
 from workbench.heads.kinds.reading import check_additive
 from workbench.heads.kinds.result import HeadTypes
+from workbench.heads.naming import Head
 from workbench.tasks import Task, solved
 
 _NAMES = (PREVIOUS, DUPLICATE, INDUCTION, FIRST)

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from hooks import HookedModel
 from workbench import statistics
-
-Head = tuple[int, int]
+from workbench.heads.naming import Head
 
 
 @dataclass(frozen=True, eq=False)

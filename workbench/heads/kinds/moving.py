@@ -14,8 +14,9 @@ from torch import Tensor
 
 from hooks import HookedModel, Site, capture, edits
 from workbench import effects, metrics, statistics
-from workbench.heads.kinds.measured import Head, Measured, both_ways, one_sided, per_query_head
+from workbench.heads.kinds.measured import Measured, both_ways, one_sided, per_query_head
 from workbench.heads.kinds.reading import Hearing
+from workbench.heads.naming import Head
 from workbench.tasks import Task
 
 MOVER, NEGATIVE_MOVER, INHIBITION = "name mover", "negative name mover", "S-inhibition"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hooks import HookedModel, Prompts, Site, capture, edits, intervening, sites
 from hooks.sites import check_readable
-from workbench.heads.kinds.measured import Head
+from workbench.heads.naming import Head
 
 
 def check_additive(model: HookedModel) -> None:

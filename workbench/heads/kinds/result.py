@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.heads.kinds.attending import EVERYWHERE
-from workbench.heads.ranking import Head
+from workbench.heads.naming import Head
 from workbench.results import Result
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hooks import HookedModel
 from workbench import statistics
-from workbench.heads.kinds.measured import Head, Measured
+from workbench.heads.kinds.measured import Measured
 from workbench.heads.kinds.reading import Hearing, values_of_tokens, written
+from workbench.heads.naming import Head
 from workbench.tasks import tokens
 
 SUCCESSOR = "successor"

@@ -12,8 +12,8 @@ from hooks import HookedModel, Site, capture_batches, sites
 from workbench import statistics
 from workbench.heads.kinds.measured import origin
 from workbench.heads.likeness import outputs, patterns, weights
-from workbench.heads.likeness.result import LEAST_DIVERGENCE, MEASURES, HeadSimilarity, named
-from workbench.heads.ranking import Head
+from workbench.heads.likeness.result import LEAST_DIVERGENCE, MEASURES, HeadSimilarity
+from workbench.heads.naming import Head, checked, every, named
 from workbench.tasks import Task
 
 _DRAWS = 19
@@ -37,7 +37,7 @@ def similarity(
     Attention is compared on every row of the clean prompts, one batch after the other; outputs on
     `tokens` of their tokens, drawn with `seed`; neither on first tokens. Weights need no prompts.
     """
-    chosen = every_head(model) if heads is None else checked(model, heads)
+    chosen = every(model) if heads is None else checked(model, heads)
     if len(chosen) < 2:
         raise ValueError(f"{len(chosen)} heads were given: similarity needs at least two")
     if int(task.clean.lengths.max()) < 3:
@@ -61,7 +61,7 @@ def similarity(
         limit=torch.tensor(nulls.limit),
         measures=list(MEASURES),
         heads=chosen,
-        names=named(chosen),
+        names=[named(one) for one in chosen],
         group=[_group(model, head) for head in chosen],
         rows=read.rows,
         tokens=z.shape[1],
@@ -69,30 +69,6 @@ def similarity(
         task_digest=task.digest,
         **origin(model),
     )
-
-
-def every_head(model: HookedModel) -> list[Head]:
-    """All heads of a model."""
-    return [
-        (layer, head)
-        for layer in range(model.cfg.n_layers)
-        for head in range(model.blocks[layer].attn.W_O.shape[0])
-    ]
-
-
-def checked(model: HookedModel, heads: Sequence[Head]) -> list[Head]:
-    """These heads, or an error that names the one that does not exist or is there twice."""
-    known = set(every_head(model))
-    for at, head in enumerate(heads):
-        if tuple(head) not in known:
-            last = model.cfg.n_layers - 1
-            width = max(one for _, one in known)
-            raise ValueError(
-                f"there is no head {head[0]}.{head[1]}: layers are 0 to {last}, heads 0 to {width}"
-            )
-        if head in heads[:at]:
-            raise ValueError(f"head {head[0]}.{head[1]} was given twice")
-    return [(int(layer), int(head)) for layer, head in heads]
 
 
 @dataclass

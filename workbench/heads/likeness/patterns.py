@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Activations, HookedModel, Site
-from workbench.heads.ranking import Head
+from workbench.heads.naming import Head
 
 _AT_ONCE = 2_000_000
 

@@ -1,6 +1,5 @@
 """Which heads are alike, as a result."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -10,7 +9,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial import distance
 from torch import Tensor
 
-from workbench.heads.ranking import Head
+from workbench.heads.naming import Head
 from workbench.results import Result
 
 Measure = Literal["attention", "output", "writes", "values", "queries", "keys"]
@@ -163,8 +162,3 @@ class HeadSimilarity(Result):
                 f"head {head[0]}.{head[1]} was not compared; there are {', '.join(self.names)}"
             )
         return self.heads.index(head)
-
-
-def named(heads: Sequence[Head]) -> list[str]:
-    """Heads as they are written: layer.head."""
-    return [f"{layer}.{head}" for layer, head in heads]

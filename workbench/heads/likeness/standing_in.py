@@ -12,9 +12,7 @@ from torch import Tensor
 from hooks import Activations, HookedModel, Prompts, Site, capture_batches, edits
 from workbench import effects, statistics
 from workbench.heads.kinds.measured import origin
-from workbench.heads.likeness.comparing import checked
-from workbench.heads.likeness.result import named
-from workbench.heads.ranking import Head
+from workbench.heads.naming import Head, checked, named
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
@@ -270,7 +268,7 @@ def _result(
         per_prompt=per_prompt.float(),
         baseline=found.baseline[0],
         heads=heads,
-        names=named(heads),
+        names=[named(one) for one in heads],
         metric=metric.name,
         unit=metric.unit,
         task=task.name,

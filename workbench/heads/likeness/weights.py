@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from hooks import HookedModel
-from workbench.heads.ranking import Head
+from workbench.heads.naming import Head
 
 Role = Literal["O", "V", "Q", "K"]
 _BLOCK = 64

@@ -1,0 +1,37 @@
+"""Heads as values: how they are written, which a model has, and which of a list it has not."""
+
+from collections.abc import Iterable
+
+from hooks import HookedModel, Site
+from hooks import heads as numbering
+
+Head = tuple[int, int]
+"""(layer, head), both counted from zero; the numbers that heads had before any was removed."""
+
+
+def named(*heads: Head) -> str:
+    """Heads as they are written: "5.3", and several joined by "+"."""
+    return "+".join(f"{layer}.{head}" for layer, head in heads)
+
+
+def every(model: HookedModel) -> list[Head]:
+    """All heads that the model has, layer by layer."""
+    return numbering.all(model)
+
+
+def checked(model: HookedModel, heads: Iterable[Head], *, least: int = 1) -> list[Head]:
+    """These heads, or an error that names one that is not there or is there twice."""
+    listed = [(int(layer), int(head)) for layer, head in heads]
+    layers, width = model.cfg.n_layers, numbering.count(model)
+    for at, (layer, head) in enumerate(listed):
+        if not (0 <= layer < layers and 0 <= head < width):
+            raise ValueError(
+                f"there is no head {layer}.{head}: layers are 0 to {layers - 1}, heads 0 to "
+                f"{width - 1}"
+            )
+        numbering.check(model, Site("z", layer), [head])
+        if (layer, head) in listed[:at]:
+            raise ValueError(f"head {layer}.{head} was given twice: give each head once")
+    if len(listed) < least:
+        raise ValueError(f"{len(listed)} heads were given: this takes at least {least}")
+    return listed

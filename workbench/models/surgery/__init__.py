@@ -1,0 +1,9 @@
+"""Removing attention heads for real: smaller matrices, and layers that keep different heads.
+
+Knows weights and shapes; does not know which heads are worth keeping.
+"""
+
+from workbench.models.surgery.cutting import cut, layout, parameters
+from workbench.models.surgery.saving import is_pruned, load, save
+
+__all__ = ["cut", "is_pruned", "layout", "load", "parameters", "save"]
