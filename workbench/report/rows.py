@@ -99,7 +99,7 @@ def _described(result: Result) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if name not in {*axes, *labels.values()} and len(dataset[name].dims) >= len(axes)
     }
     means = {name: str(dataset[name].attrs.get("long_name", "")) for name in values}
-    named = {name: _plain(columns[labels.get(name, name)]) for name in axes}
+    named = {name: _named(result, columns, name, labels.get(name, name)) for name in axes}
     alone = [name for name in labels if dataset.sizes[name] == 1 and named[name].dtype == object]
     return {name: one for name, one in named.items() if name not in alone} | values, means
 
@@ -112,6 +112,14 @@ def _labels(result: Result) -> dict[str, str]:
         if axis and isinstance(getattr(result, one.name), list):
             found.setdefault(axis, one.name)
     return found
+
+
+def _named(result: Result, columns: dict[str, np.ndarray], axis: str, label: str) -> np.ndarray:
+    """The names of an axis's places; those that are tuples, as heads are, joined: "5.3"."""
+    if label in columns:
+        return _plain(columns[label])
+    names = [".".join(map(str, name)) for name in getattr(result, label)]
+    return np.array([names[int(at)] for at in columns[axis]], dtype=object)
 
 
 def _plain(column: np.ndarray) -> np.ndarray:
