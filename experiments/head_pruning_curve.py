@@ -1,19 +1,22 @@
-"""How many heads can go, and does it matter which go first?
+"""Which heads can be removed, in which order, what does it cost, and what does it save?
 
 Question   Of all attention heads, how many can be removed before a model reads and answers
-           noticeably worse? Is the order by what each costs alone a good one?
-Method     Heads are removed in several orders, more and more of them: their output becomes its
-           mean, which gives the logits of a model that was pruned with that mean folded into a
-           bias. Orders: by what each costs alone (least first); the same, but the most
-           important of each cluster of heads that stand in for each other is kept to the end;
-           by what each writes into the answer (least first); the first one reversed.
+           noticeably worse? Is the order by what each costs alone a good one? And is the smaller
+           model faster?
+Method     Heads are removed in several orders, more and more of them: what they write becomes
+           its mean over other text. Orders: by what each costs alone (least first); the same,
+           but the most important of each cluster of heads that stand in for each other, or
+           that write alike, is kept to the end; by learned gates (the surest shut first); by what
+           each writes into the answer (least first); the first one reversed. The best order's
+           heads, as many as cost less than `allowed`, are then removed for real.
 Compare    At least five random orders. Quality is the logit difference and the accuracy on the
            prompts of the task, and the mean log-probability of a token (minus the loss) on
-           running text. Bounds are over prompts.
+           running text. Bounds are over prompts. The pruned model must give what the ablated one
+           gives; time is measured in turns.
 Read       The higher a curve runs, the better the order. In brackets: the mean change over the
-           curve. `largest(loss, ...)` gives the share that can go for less than a loss.
+           curve. The vertical line is what was removed for real; below it what is left then.
 Caveat     Importance was measured on one half of the task's prompts, curves on the other. An
-           order for one task says little about others: look at the text's panel. Sixteen short
+           order for one task says little about others: look at the text's panel. Eight short
            passages bound a loss loosely.
 
     python -m experiments.head_pruning_curve --prompts 16
@@ -30,44 +33,57 @@ class Config:
 
     model: str = "smollm2-135m"
     prompts: int = 16  # to order the heads by, and as many others for the curves
-    passages: int = 8
-    candidates: int = 10  # pairs grow as the square of this
+    passages: int = 8  # to judge by, and as many others for the means
+    candidates: int = 6  # pairs grow as the square of this
+    steps: int = 30  # of learning gates
     draws: int = 5  # random orders
+    allowed: float = 0.1  # nats that a token of text may lose on average
     seed: int = 0
 
 
-REHEARSAL = Config(model="tiny-gqa", prompts=4, passages=2, candidates=4)
-"""The same study in a second on a CPU, with no download: what the tests run."""
+REHEARSAL = Config(model="tiny-gqa", prompts=4, passages=2, candidates=4, steps=3)
+"""The same study in seconds on a CPU, with no download: what the tests run."""
 
 
-def run(config: Config) -> heads.PruningCurve:
-    """prompts -> model -> orders of heads by half of them -> what is left on the others"""
+def run(config: Config) -> heads.PruningStudy:
+    """prompts -> model -> orders of heads by half of them -> what is left -> the smaller model"""
     model = models.load(config.model)
     task = tasks.ioi(model, prompts=2 * config.prompts, seed=config.seed, corruption="third")
     train, test = task[: config.prompts], task[config.prompts :]
-    alone = heads.ablate_each(
-        model, train, metric=metrics.logit_diff, ablation="mean", seed=config.seed
-    )
+    text = corpora.prose(model, passages=2 * config.passages)
+    return heads.study_pruning(
+        model, test, _orders(config, model, train), text=text[: config.passages],
+        over=text[config.passages :], shares=(0.05, 0.1, 0.2, 0.4, 0.6), draws=config.draws,
+        allowed=config.allowed, seed=config.seed,
+    )  # fmt: skip
+
+
+def _orders(config: Config, model: models.Model, train: tasks.Task) -> dict[str, list[heads.Head]]:
+    """The heads in every order, the first to go first."""
+    metric, seed = metrics.logit_diff, config.seed
+    alone = heads.ablate_each(model, train, metric=metric, ablation="mean", seed=seed)
     order = alone.least_helpful(alone.effect.numel())
-    written = lens.direct_attribution(model, train, seed=config.seed)
+    written = lens.direct_attribution(model, train, seed=seed)
     chosen = heads.candidates(
         alone.most_helpful(config.candidates), n=config.candidates // 2,
         alike={"writes the answer": written.strongest(config.candidates)},
     )  # fmt: skip
-    pairs = heads.redundancy(
-        model, train, chosen.heads, metric=metrics.logit_diff, seed=config.seed
-    )
-    clusters = heads.cluster_redundant(pairs, seed=config.seed)
-    orders = {
+    pairs = heads.redundancy(model, train, chosen.heads, metric=metric, seed=seed)
+    alike = heads.similarity(model, train[: min(8, config.prompts)], seed=seed)
+    gates = heads.learn_gates(
+        model, train, metric=metric, ablation="mean", seeds=1,
+        descent=heads.Descent(steps=config.steps, rate=0.3, prompts=8), seed=seed,
+    )  # fmt: skip
+    return {
         "importance": order,
-        "one of each cluster": heads.keeping(clusters.kept(), order),
+        "one of each cluster": heads.keeping(
+            heads.cluster_redundant(pairs, seed=seed).kept(), order
+        ),
+        "one of each alike": heads.keeping(heads.cluster_alike(alike, alone).kept(), order),
+        "gates": gates.ranked()[::-1],
         "writes least": written.strongest(len(order))[::-1],
         "reverse": order[::-1],
     }
-    return heads.curve(
-        model, test, orders, text=corpora.prose(model, passages=config.passages),
-        draws=config.draws, shares=(0.05, 0.1, 0.2, 0.4, 0.6), seed=config.seed,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -511,3 +511,16 @@ def test_a_notebook_shows_the_sentence_escaped_and_the_drawing(effects, monkeypa
 
 def test_a_terminal_session_shows_the_sentence_and_no_tensors(effects):
     assert pretty(effects) == effects.sentence()
+
+
+def test_what_varies_from_run_to_run_is_stored_and_checked_but_not_part_of_the_digest(tmp_path):
+    @dataclass(frozen=True, eq=False)
+    class Timed(results.Result):
+        found: Float[Tensor, " cell"]
+        seconds: Float[Tensor, " cell"] = field(metadata={"varies": "from run to run"})
+
+    one, other = (Timed(torch.ones(2), torch.full((2,), took)) for took in (1.0, 2.0))
+    assert results.digest(one) == results.digest(other)
+    assert results.digest(one) != results.digest(Timed(torch.zeros(2), one.seconds))
+    results.save(one, tmp_path / "timed.nc")
+    assert torch.equal(results.load(Timed, tmp_path / "timed.nc").seconds, one.seconds)

@@ -5,7 +5,7 @@ from workbench.heads.ablation import HeadEffects, ablate_each
 from workbench.heads.agreement import ImportanceAgreement, agreement, shortlist
 from workbench.heads.backups import Backups, backups
 from workbench.heads.candidates import Candidates, candidates
-from workbench.heads.clusters import Clusters, cluster, cluster_redundant
+from workbench.heads.clusters import Clusters, cluster, cluster_alike, cluster_redundant
 from workbench.heads.costs import Costs, costs
 from workbench.heads.curves import PruningCurve, curve
 from workbench.heads.descent import Descent
@@ -26,6 +26,7 @@ from workbench.heads.mask_gradients import MaskGradients, mask_gradients
 from workbench.heads.naming import Head
 from workbench.heads.orders import followed_by, keeping
 from workbench.heads.pruning import Replacement, kept, prune
+from workbench.heads.pruning_study import PruningStudy, study_pruning
 from workbench.heads.ranking import Importance
 from workbench.heads.redundancy import Redundancy, redundancy
 from workbench.heads.self_repair import SelfRepair, Where, self_repair
@@ -56,6 +57,7 @@ __all__ = [
     "MaskGradients",
     "Measure",
     "PruningCurve",
+    "PruningStudy",
     "Redundancy",
     "Replacement",
     "SelfRepair",
@@ -69,6 +71,7 @@ __all__ = [
     "candidates",
     "causal_gating",
     "cluster",
+    "cluster_alike",
     "cluster_redundant",
     "costs",
     "curve",
@@ -86,6 +89,7 @@ __all__ = [
     "shapley",
     "shortlist",
     "similarity",
+    "study_pruning",
     "study_redundancy",
     "substitute",
     "types",

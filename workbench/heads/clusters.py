@@ -12,6 +12,8 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from workbench import statistics
+from workbench.heads.ablation import HeadEffects
+from workbench.heads.likeness import HeadSimilarity, Measure
 from workbench.heads.naming import Head, named
 from workbench.heads.redundancy import Redundancy
 from workbench.results import Result
@@ -136,6 +138,20 @@ def cluster(
     return tree.clusters(
         everything, heads, importance=weight, source=source, resamples=resamples, seed=seed
     )
+
+
+def cluster_alike(
+    alike: HeadSimilarity, alone: HeadEffects, *, by: Measure = "output", cut: float = 0.5
+) -> Clusters:
+    """Cluster heads by how alike they are, the one whose loss alone costs most being kept first.
+
+    Heads that do not compare, as those that write nothing, stand alone.
+    """
+    if by == "attention":
+        raise ValueError("a divergence is no share of likeness: cluster by 'output' or a space")
+    same = alike.alike(by).nan_to_num(0.0).clamp(min=0.0, max=1.0).fill_diagonal_(1.0)
+    importance = torch.stack([-alone.effect[head] for head in alike.heads])
+    return cluster(same, alike.heads, source=f"likeness of {by}", importance=importance, cut=cut)
 
 
 def cluster_redundant(

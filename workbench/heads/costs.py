@@ -30,15 +30,15 @@ class Costs(Result):
     parameters: Int[Tensor, " side"] = field(metadata={"means": "numbers that were learned"})
     flops: Int[Tensor, " side"] = field(metadata={"means": "operations of one prompt's prefill"})
     prefill: Float[Tensor, "side batch_size round"] = field(
-        metadata={"means": "time of a prefill", "unit": "s"}
+        metadata={"means": "time of a prefill", "unit": "s", "varies": "from run to run"}
     )
     decode: Float[Tensor, "side batch_size round"] = field(
-        metadata={"means": "time of one further token", "unit": "s"}
+        metadata={"means": "time of one more token", "unit": "s", "varies": "from run to run"}
     )
     side: list[str] = field(metadata={"axis": "side"})
     batch_size: list[int] = field(metadata={"axis": "batch_size"})
     tokens: int
-    threads: int
+    threads: int = field(metadata={"varies": "from machine to machine"})
     device: str
     model: str
     model_digest: str

@@ -159,7 +159,7 @@ def curve(
     found = _Measured.of(model, task, rankings, counts, measures, removal, seed)
     if text is not None:
         found += _Measured.of(
-            model, _of_text(text), rankings, counts, [metrics.mean_logprob], removal, seed
+            model, as_task(text), rankings, counts, [metrics.mean_logprob], removal, seed
         )
     names = [*orders, RANDOM] if draws else list(orders)
     return _result(
@@ -230,7 +230,7 @@ def _pruned(
     return torch.stack(columns, dim=1)
 
 
-def _of_text(text: Prompts) -> Task:
+def as_task(text: Prompts) -> Task:
     """Text as a task whose answers nobody reads."""
     nothing = torch.zeros(len(text), 1, dtype=torch.long)
     return Task(TEXT, text, text, nothing, nothing + 1, {}, nothing[:, 0])

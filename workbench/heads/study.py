@@ -9,8 +9,10 @@ from workbench import metrics
 from workbench.heads.ablation import Ablation, HeadEffects, ablate_each
 from workbench.heads.backups import Backups, backups
 from workbench.heads.candidates import candidates
-from workbench.heads.clusters import Clusters, cluster_redundant
+from workbench.heads.clusters import Clusters, cluster_alike, cluster_redundant
 from workbench.heads.curves import PruningCurve, curve
+from workbench.heads.kinds import HeadTypes, types
+from workbench.heads.likeness import HeadSimilarity, similarity
 from workbench.heads.naming import Head, named
 from workbench.heads.orders import keeping
 from workbench.heads.redundancy import Redundancy, redundancy
@@ -19,12 +21,16 @@ from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
 
+_WORKING = ("name mover", "negative name mover", "S-inhibition", "induction", "duplicate token")
+
 
 @dataclass(frozen=True, eq=False)
 class HeadRedundancy(Result):
     """Which heads a task needs, which stand in for each other, and what can go.
 
     alone        what each head costs alone (negative: it was helping)
+    types        what kind of head each one is
+    alike        how alike any two heads attend and write
     pairs        what pairs of the candidates cost beyond the sum (negative: they stand in)
     clusters     the candidates, grouped by that
     takes_over   who takes over when the most important head is gone
@@ -33,6 +39,8 @@ class HeadRedundancy(Result):
     """
 
     alone: HeadEffects
+    types: HeadTypes
+    alike: HeadSimilarity
     pairs: Redundancy
     clusters: Clusters
     takes_over: Backups
@@ -47,7 +55,10 @@ class HeadRedundancy(Result):
 
     def sentence(self) -> str:
         """What was found, one sentence for each of the parts."""
-        parts = (self.alone, self.pairs, self.clusters, self.takes_over, self.repair, self.curve)
+        parts = (
+            self.alone, self.types, self.alike, self.pairs, self.clusters, self.takes_over,
+            self.repair, self.curve,
+        )  # fmt: skip
         texts = [
             part.sentence().removesuffix(getattr(part, "caveat", "")).strip() for part in parts
         ]
@@ -57,6 +68,7 @@ class HeadRedundancy(Result):
         """How many heads matter alone, how many pairs stand in, and what can go."""
         return {
             "significant_alone": len(self.alone.significant()),
+            "typed": len({head for some in self.types.named().values() for head in some}),
             "pairs": len(self.pairs.significant()),
             "backups": len(self.takes_over.found()),
             **self.clusters.headline(),
@@ -64,25 +76,36 @@ class HeadRedundancy(Result):
         }
 
     def table(self) -> str:
-        """The heads that could go, as far as the clusters say, and the curve."""
+        """Each candidate with why it is one and what it costs, what could go, and the curve."""
+        lines = [f"{'head':<8}{'alone':>8}  {'type':<32}why it was looked at"]
+        for head, reason in zip(self.candidates, self.reasons, strict=True):
+            kinds = ", ".join(self.types.types_of(head)) or "-"
+            effect = float(self.alone.effect[head])
+            lines.append(f"{named(head):<8}{effect:>+8.2f}  {kinds:<32}{reason}")
         goes = ", ".join(map(named, self.clusters.keep_one())) or "none"
-        return f"Could go, one of each cluster kept: {goes}\n\n" + self.curve.table(
-            self.curve.measures[-1]
-        )
+        lines += ["", f"Could go, one of each cluster kept: {goes}", ""]
+        return "\n".join(lines) + "\n" + self.curve.table(self.curve.measures[-1])
 
 
 @dataclass(frozen=True)
 class Extent:
     """How much work goes into each part of the page; every number is a number of runs.
 
-    candidates   heads by importance whose pairs are ablated, besides those of a known kind
+    candidates   heads by importance whose pairs are ablated, besides those of a known kind and
+                 those most similar to them
+    of_a_type    heads of each type that moves or copies tokens which are candidates too
+    compared     prompts whose attention and outputs are compared
+    typed        prompts of random tokens that types are told by
     repaired     heads whose self-repair is measured
     steps        heads that the search for backups may find
     shares       shares of all heads at which the curve is measured
     draws        random orders of the curve
     """
 
-    candidates: int = 6
+    candidates: int = 4
+    of_a_type: int = 1
+    compared: int = 8
+    typed: int = 16
     repaired: int = 4
     steps: int = 1
     shares: tuple[float, ...] = (0.1, 0.25, 0.5)
@@ -103,9 +126,10 @@ def study_redundancy(
     """Every view of this room on one model and task.
 
     Half of the prompts say which heads matter and in which order they go, the other half measure
-    the curve. Pairs are ablated of the heads that cost most alone and of those in `kinds` (what
-    heads are -> those heads), without which heads that are perfectly backed up are missed. The
-    search for backups is among those and all heads of layers after the most important one's.
+    the curve. Pairs are ablated of the heads that cost most alone, of those most similar to
+    them, of the strongest of each type, and of those in `kinds` (what heads are -> those heads):
+    heads that are perfectly backed up cost nothing alone. The search for backups is among those
+    and all heads of layers after the most important one's.
     """
     extent = extent or Extent()
     half = len(task) // 2
@@ -113,7 +137,12 @@ def study_redundancy(
     alone = ablate_each(model, train, metric=metric, ablation=ablation, seed=seed)
     order = alone.least_helpful(alone.effect.numel())
     helpful = alone.most_helpful(extent.candidates)
-    chosen = candidates(helpful, n=len(helpful), alike=kinds)
+    kind = types(model, train, prompts=extent.typed, seed=seed)
+    alike = similarity(model, train[: extent.compared], seed=seed)
+    chosen = candidates(
+        helpful, n=len(helpful), alike={**(kinds or {}), **_typed(kind, extent.of_a_type)},
+        similarity=alike.alike("output"), of=alike.heads,
+    )  # fmt: skip
     pairs = redundancy(model, train, chosen.heads, metric=metric, ablation=ablation, seed=seed)
     clusters = cluster_redundant(pairs, seed=seed)
     first = helpful[0]
@@ -129,6 +158,7 @@ def study_redundancy(
     orders = {
         "importance": order,
         "one of each cluster": keeping(clusters.kept(), order),
+        "one of each alike": keeping(cluster_alike(alike, alone).kept(), order),
         "reverse": order[::-1],
     }
     found = curve(
@@ -136,7 +166,13 @@ def study_redundancy(
         shares=extent.shares, draws=extent.draws, seed=seed,
     )  # fmt: skip
     return HeadRedundancy(
-        alone, pairs, clusters, takes_over, repair, found,
+        alone, kind, alike, pairs, clusters, takes_over, repair, found,
         candidates=chosen.heads, reasons=chosen.reasons, task=task.name, task_digest=task.digest,
         model=alone.model, model_digest=alone.model_digest,
     )  # fmt: skip
+
+
+def _typed(found: HeadTypes, count: int) -> dict[str, list[Head]]:
+    """The strongest heads of the types whose heads do a task's work."""
+    there = found.named()
+    return {kind: there[kind][:count] for kind in _WORKING if there.get(kind)}

@@ -22,6 +22,7 @@ from workbench.heads import (
     ImportanceAgreement,
     Interaction,
     PruningCurve,
+    PruningStudy,
     Redundancy,
     SelfRepair,
     Substitution,
@@ -55,7 +56,7 @@ from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.likeness import draw_head_similarity, draw_substitution
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
-from workbench.plots.pruning_curves import draw_pruning_curve
+from workbench.plots.pruning_curves import draw_pruning_curve, draw_pruning_study
 from workbench.plots.redundancy import (
     draw_backups,
     draw_clusters,
@@ -94,6 +95,7 @@ draw.register(Backups, draw_backups)
 draw.register(Clusters, draw_clusters)
 draw.register(SelfRepair, draw_self_repair)
 draw.register(PruningCurve, draw_pruning_curve)
+draw.register(PruningStudy, draw_pruning_study)
 draw.register(HeadRedundancy, draw_head_redundancy)
 draw.register(LogitLens, draw_logit_lens)
 draw.register(DirectAttribution, draw_direct_attribution)

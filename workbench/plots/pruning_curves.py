@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workbench.heads import PruningCurve
+from workbench.heads import PruningCurve, PruningStudy
 from workbench.plots import marks
 from workbench.plots.style import (
     BLUE,
@@ -40,6 +40,55 @@ def draw_pruning_curve(result: PruningCurve, ax: Axes | None = None) -> Figure:
         for at, axes in enumerate(panels):
             draw_measure(axes, result, at)
         return titled(panels[0], title)
+
+
+def draw_pruning_study(result: PruningStudy, ax: Axes | None = None) -> Figure:
+    """The curves with the share that goes, and below them what the smaller model has left.
+
+    Only the measure that decides is drawn where `ax` is given.
+    """
+    found = result.curve
+    title = f"{result.task}: {len(result.removed)} heads to remove, {result.model}"
+    with styled():
+        if ax is not None:
+            draw_measure(ax, found, found.measures.index(result.measure))
+            return titled(ax, title)
+        count = len(found.measures)
+        figure = new_figure(width=min(11.0, 1.2 + 3.4 * count), height=_TALLEST + 2.6)
+        grid = figure.add_gridspec(2, count, height_ratios=(_TALLEST, 1.6))
+        for at in range(count):
+            axes = figure.add_subplot(grid[0, at])
+            draw_measure(axes, found, at)
+            share = len(result.removed) * float(found.share[-1] / found.removed[-1])
+            axes.axvline(share, color=INK, linewidth=0.9)
+        _left(figure.add_subplot(grid[1, :]), result)
+        return titled(figure.axes[0], title)
+
+
+def _left(ax: Axes, result: PruningStudy) -> None:
+    """What is left of parameters, operations and time, as shares."""
+    costs = result.costs
+    spread = {
+        "parameters": (float(costs.parameters[1] / costs.parameters[0]),) * 3,
+        f"operations ({costs.tokens} tokens)": (float(costs.flops[1] / costs.flops[0]),) * 3,
+    }
+    for what in ("prefill", "decode"):
+        for size in costs.batch_size:
+            spread[f"{what}, batch {size}"] = costs.ratio(what, size)
+    names = list(spread)[::-1]
+    middle, low, high = (np.array([spread[name][at] for name in names]) for at in range(3))
+    ax.barh(names, middle, color=BLUE, height=0.6, xerr=(middle - low, high - middle))
+    ax.axvline(1.0, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
+    for row, value in enumerate(middle):
+        ax.annotate(f"{value:.1%}", (0, row), xytext=(4, -3), textcoords="offset points",
+                    color="white", fontsize=8)  # fmt: skip
+    ax.set(xlim=(0, max(1.05, float(high.max()) * 1.02)), xlabel="left, as a share of before")
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    rounds = costs.prefill.shape[-1]
+    ax.set_title(
+        f"after removing {len(result.removed)} heads in the order {result.order} "
+        f"(time: medians of {rounds} rounds, smallest and largest)", fontsize=8,
+    )  # fmt: skip
 
 
 def draw_measure(ax: Axes, result: PruningCurve, at: int) -> None:

@@ -19,7 +19,8 @@ None          where the annotation allows it.
 
 Strings that netCDF cannot hold (a NUL, half a surrogate pair) are stored as JSON, whose escapes
 any reader knows; the variable's attribute `text` says so. `field(metadata={"means": ..., "unit":
-...})` becomes `long_name` and `units`. The attribute `layout` of the file says how each field is
+...})` becomes `long_name` and `units`; `"varies": "from run to run"` marks what no digest of a
+result covers, such as seconds. The attribute `layout` of the file says how each field is
 stored, `content` is the digest of all of them, checked whenever a file is read.
 """
 

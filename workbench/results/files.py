@@ -56,7 +56,7 @@ def load(kind: type[Kind], path: Path | str, *, sha256: str | None = None) -> Ki
     _check_kind(kind, path, dataset)
     try:
         result = tables.from_xarray(kind, dataset)
-        intact = digest(result) == dataset.attrs["content"]
+        intact = _content(tables.to_xarray(result)) == dataset.attrs["content"]
     except (KeyError, IndexError, StopIteration, RuntimeError, UnicodeError) as error:
         raise _damaged(path) from error
     if not intact:
@@ -65,8 +65,12 @@ def load(kind: type[Kind], path: Path | str, *, sha256: str | None = None) -> Ki
 
 
 def digest(result: Any) -> str:
-    """SHA-256 over names, kinds, shapes and bytes of all fields; equal for equal results."""
-    return _content(tables.to_xarray(result))
+    """SHA-256 over names, kinds, shapes and bytes of the fields; equal for equal results.
+
+    Fields that are marked as `varies`, such as seconds, are left out.
+    """
+    dataset = tables.to_xarray(result)
+    return _content(dataset.drop_vars([n for n, v in dataset.items() if v.attrs.get("varies")]))
 
 
 def _content(dataset: xr.Dataset) -> str:

@@ -164,6 +164,7 @@ def _attributes(metadata: Any, variable: Variable) -> dict[str, str]:
         "long_name": metadata.get("means"),
         "units": _TIMES.get(unit, unit),
         "text": variable.text,
+        "varies": metadata.get("varies"),
     }
     return {name: str(text) for name, text in found.items() if text}
 
