@@ -27,7 +27,7 @@ _pages = Environment(
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttentionView:
     """Where heads attend in one prompt. Shows itself in a notebook; `save` writes page or figure.
 
@@ -38,6 +38,10 @@ class AttentionView:
     heads: list[tuple[int, int]]
     words: list[str]
     title: str = "attention"
+
+    def __repr__(self) -> str:
+        heads = ", ".join(f"{layer}.{head}" for layer, head in self.heads)
+        return f"<{self.title} of {heads} over {len(self.words)} words>"
 
     def figure(self, ax: Axes | None = None) -> Figure:
         """A map for each of the first nine heads; the first head alone where `ax` is given."""

@@ -1,6 +1,8 @@
 import copy
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -357,54 +359,12 @@ def test_a_copy_of_a_pruned_model_is_its_own(made, ragged):
     assert pruned(ragged).equal(before)
 
 
-LOADING = """
-import torch
-from pathlib import Path
-from safetensors.torch import load_file
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
-
-
-class NoAttention(nn.Module):
-    def __init__(self, layer, constant):
-        super().__init__()
-        self.layer, self.constant = layer, nn.Parameter(constant)
-
-    def forward(self, hidden_states, past_key_values=None, **_):
-        if past_key_values is not None:  # the cache of the first layer counts the tokens
-            one = torch.zeros_like(hidden_states[:, None, :, :1])
-            past_key_values.update(one, one, self.layer)
-        return self.constant.expand_as(hidden_states), None
-
-
-def load(folder):
-    config = AutoConfig.from_pretrained(folder)
-    weights = load_file(Path(folder, "model.safetensors"))
-    model = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
-    shared = config.num_attention_heads // config.num_key_value_heads
-    for n, heads in enumerate(config.kept_heads):
-        layer, prefix = model.model.layers[n], f"model.layers.{n}.self_attn."
-        attention, read = layer.self_attn, sorted({head // shared for head in heads})
-        if not heads:
-            zero = torch.zeros(config.hidden_size, dtype=config.dtype)
-            layer.self_attn = NoAttention(n, weights.get(f"{prefix}o_proj.bias", zero))
-            layer.input_layernorm = nn.Identity()
-            weights = {name: one for name, one in weights.items() if not name.startswith(prefix)}
-            continue
-        attention.num_key_value_groups = 1  # each query head gets a key-value head of its own
-        own = torch.tensor([read.index(head // shared) for head in heads])
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            weight, bias = (weights.pop(f"{prefix}{name}.{k}", None) for k in ("weight", "bias"))
-            if name in ("k_proj", "v_proj"):
-                weight = weight.unflatten(0, (len(read), -1))[own].flatten(0, 1)
-                bias = None if bias is None else bias.unflatten(0, (len(read), -1))[own].flatten()
-            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-            linear.weight = nn.Parameter(weight)
-            linear.bias = None if bias is None else nn.Parameter(bias)
-            setattr(attention, name, linear)
-    assert not model.load_state_dict(weights, strict=False).unexpected_keys
-    return model.eval()
-"""
+README = (Path(__file__).parents[3] / "README.md").read_text()
+LOADING = next(
+    block
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    if "NoAttention" in block
+)
 """What the README gives to those who have transformers alone."""
 
 
