@@ -8,7 +8,7 @@ from transformer_lens import head_detector
 
 from hooks import Prompts, Site, capture, edits, intervening
 from workbench import heads, lens, metrics, models, results, statistics, tasks
-from workbench.heads.kinds import attending, copying, measured, moving, successors
+from workbench.heads.kinds import attending, copying, moving, successors
 from workbench.models import tiny as recipe
 from workbench.models import twins
 from workbench.models.bridge import wrap
@@ -358,12 +358,6 @@ def test_the_values_of_a_token_are_what_the_weights_make_of_its_early_embedding(
     expected = (model.blocks[1].ln1(early)[:, 0] @ weight).double()
     for head in ((1, 2), (1, 3)):
         assert_close(values[order.index(head)], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_heads_that_are_not_there_are_nan():
-    spread = measured.spread(torch.tensor([1.0, 2.0, 3.0]), [(0, 0), (0, 1), (1, 0)])
-    assert spread[0].tolist() == [1.0, 2.0]
-    assert spread[1, 0] == 3.0 and spread[1, 1].isnan()
 
 
 def test_the_same_seed_gives_the_same_bits(model, task, found):
