@@ -64,7 +64,7 @@ def _bars(axes: Axes, result: MaskGradients | ShapleyValues, *, meaning: marks.M
     """The strongest heads that have a score, with their bounds; filled where those leave out 0."""
     score = result.score.numpy()
     cells = marks.strongest(score, min(marks.MOST_BARS, int((~np.isnan(score)).sum())))
-    at = tuple(np.array(cells).T)
+    at = tuple(np.array(cells, dtype=int).reshape(-1, 2).T)
     low, high = result.low.numpy()[at], result.high.numpy()[at]
     marks.bars(
         axes,

@@ -177,7 +177,7 @@ def head_bars(
 ) -> None:
     """The strongest heads from the top down, each with its bounds; filled where marked."""
     cells = strongest(values, MOST_BARS)
-    at = tuple(np.array(cells).T)
+    at = tuple(np.array(cells, dtype=int).reshape(-1, 2).T)
     names = [f"{layer}.{head}" for layer, head in cells]
     bounds = (bounds[0][at], bounds[1][at])
     bars(axes, values[at], bounds=bounds, marked=marked[at], names=names, meaning=meaning)
