@@ -90,7 +90,7 @@ def case(request) -> Case:
 
 
 def types_of(model, task):
-    return heads.types(model, task, prompts=4, period=(5, 8), seed=0)
+    return heads.types(model, task, prompts=8, period=(5, 8), seed=0)
 
 
 @pytest.fixture(scope="module")

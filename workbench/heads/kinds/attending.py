@@ -49,6 +49,11 @@ class Attention:
         held = ~self.score[at].isnan().any(dim=0)
         return self.score[at][:, held], self.null[at][:, held]
 
+    def shared(self) -> "Attention":
+        """The same on the prompts that have every relation, so that all can be tested together."""
+        held = ~self.score.isnan().any(dim=0).any(dim=0)
+        return Attention(self.score[..., held], self.null[..., held], self.heads)
+
 
 def relations(prompts: Prompts) -> dict[str, Relation]:
     """For each type the keys that a query of it attends to. Padding has none."""

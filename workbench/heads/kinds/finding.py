@@ -92,7 +92,7 @@ class _Work:
         found = self._seen(judged_on, [*_NAMES, *offsets])
         self.heads = found.heads
         self.offset = torch.tensor(attending.OFFSETS)[chosen]
-        named = dict(_pairs(found, chosen))
+        named = dict(_pairs(found.shared(), chosen))
         self.found += attending.judged(named, seed=self.seed, together=True)
         natural = self._seen(self.task.clean, [*_NAMES, *offsets])
         pairs = {name: pair for name, pair in _pairs(natural, chosen) if pair[0].shape[1] >= 2}
