@@ -7,6 +7,7 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.heads import LayerHeads
 from hooks.prompts import Prompts
 from hooks.sites import HookedModel, Site, check_readable
 
@@ -23,6 +24,7 @@ class Activations(Mapping[Site, Tensor]):
     at: Mapping[Site, Tensor]
     positions: Int[Tensor, "batch chosen"] | None = None
     kept_logits: Float[Tensor, "batch pos vocab"] | None = None
+    kept_heads: tuple[LayerHeads, ...] | None = None  # of each layer, where some were removed
 
     def __getitem__(self, site: Site) -> Tensor:
         if site not in self.at:
@@ -35,6 +37,14 @@ class Activations(Mapping[Site, Tensor]):
 
     def __len__(self) -> int:
         return len(self.at)
+
+    def heads(self, site: Site) -> list[int]:
+        """The numbers of the heads along the head axis of `site`, as before any was removed."""
+        if "head" not in site.axes:
+            raise ValueError(f"{site} has no heads, only the axes {' '.join(site.axes)}")
+        if self.kept_heads is None:
+            return list(range(self[site].shape[site.axes.index("head")]))
+        return list(self.kept_heads[site.layer].of(site.stream))
 
     @property
     def logits(self) -> Float[Tensor, "batch pos vocab"]:

@@ -65,7 +65,8 @@ def capture(
             _check_finite(activation, prompts, rows, site)
         if found is not None:
             _check_finite(found, prompts, prompts.last[:, None] if logits == "last" else None)
-    return Activations(prompts, {site: kept[site] for site in wanted}, rows, found)
+    there = getattr(model, "kept_heads", None)
+    return Activations(prompts, {site: kept[site] for site in wanted}, rows, found, there)
 
 
 def _keep(

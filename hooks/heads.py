@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks.sites import Site, Stream
@@ -65,6 +65,11 @@ def all(model: Any, stream: Stream = "z") -> list[tuple[int, int]]:
     """Every head there is, (layer, head), layer by layer; key-value heads for k and v."""
     layers = range(model.cfg.n_layers)
     return [(layer, head) for layer in layers for head in at(model, layer).of(stream)]
+
+
+def present(model: Any, stream: Stream = "z") -> Bool[Tensor, "layer head"]:
+    """Which heads there are, at full width: False for those that were removed."""
+    return ~on_grid(model, torch.zeros(len(all(model, stream))), stream).isnan()
 
 
 def numbers(model: Any, site: Site) -> tuple[int, ...] | None:

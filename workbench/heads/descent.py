@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import HookedModel, Site, gradients, intervening, sites
+from hooks import heads as numbering
 from workbench import effects
 from workbench.heads.ablating import Ablating
 from workbench.metrics import Metric
@@ -45,7 +46,8 @@ ENOUGH = Descent()
 class Gated:
     """A model on a task, each head's z multiplied by a gate: 1 leaves it, 0 ablates it.
 
-    Between them z is mixed with what the ablation writes.
+    Between them z is mixed with what the ablation writes. Gates of heads that were removed from the
+    model do nothing.
     """
 
     model: HookedModel
@@ -55,8 +57,13 @@ class Gated:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Layers, and heads in each."""
-        return self.model.cfg.n_layers, self.model.cfg.n_heads
+        """Layers, and heads in each before any was removed."""
+        return self.model.cfg.n_layers, numbering.count(self.model)
+
+    @property
+    def there(self) -> Bool[Tensor, "layer head"]:
+        """Which heads the model has."""
+        return numbering.present(self.model)
 
     def slopes(
         self, gates: Float[Tensor, "chosen layer head"], rows: Int[Tensor, " chosen"]
@@ -77,7 +84,11 @@ class Gated:
             einsum(found[site].float(), changes[site].float(), "b pos h d, b pos h d -> b h")
             for site in edits
         ]
-        return found.measured.float().cpu(), torch.stack(each, dim=1).cpu()
+        wide = [
+            numbering.widened(self.model, *one, axis=1) for one in zip(edits, each, strict=True)
+        ]
+        slopes = torch.stack(wide, dim=1).cpu()
+        return found.measured.float().cpu(), torch.where(self.there, slopes, 0.0)
 
     def measured(
         self, gates: Float[Tensor, "layer head"], *, batch_size: int = 32
@@ -101,7 +112,8 @@ class Gated:
         """The gate of every layer; what it multiplies is noted in `changes`."""
 
         def gate(site: Site) -> Callable[[Tensor], Tensor]:
-            share = rearrange(gates[:, site.layer], "chosen head -> chosen 1 head 1")
+            columns = list(numbering.at(self.model, site.layer).query)
+            share = rearrange(gates[:, site.layer, columns], "chosen head -> chosen 1 head 1")
             value = self.ablating.at(site, rows, length)
 
             def edit(z: Tensor) -> Tensor:

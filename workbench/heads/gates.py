@@ -128,12 +128,12 @@ def learn_gates(
         _learned(gated, penalty, descent, statistics.derive(seed, "gates", str(number)))
         for number in tqdm(range(seeds), desc="learning gates", disable=None)
     ]
-    log_alpha = torch.stack([one for one, _ in learned])
+    log_alpha = torch.stack([one for one, _ in learned]).masked_fill(~gated.there, torch.nan)
     gate, chance = hard_concrete.settled(log_alpha), hard_concrete.open_chance(log_alpha)
     return HeadGates(
         chance=chance,
         gate=gate,
-        expected=chance.sum(dim=(1, 2)),
+        expected=chance[:, gated.there].sum(dim=1),
         gated=torch.stack([gated.measured(one) for one in gate]),
         baseline=effects.measure(model, task, metric=metric),
         loss=torch.stack([loss for _, loss in learned]),
@@ -156,7 +156,7 @@ def _learned(
             uniform = torch.rand(len(rows), *gated.shape, generator=generator)
             gates = hard_concrete.drawn(log_alpha.expand_as(uniform), uniform)
             measured, slope = gated.slopes(gates, rows)
-            price = penalty * hard_concrete.open_chance(log_alpha).sum()
+            price = penalty * hard_concrete.open_chance(log_alpha[gated.there]).sum()
             adam.zero_grad()
             (price - (gates * slope).sum() / len(rows)).backward()
             adam.step()

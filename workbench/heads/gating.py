@@ -83,16 +83,15 @@ class CausalGating(Importance):
 
     @property
     def roles(self) -> Int[Tensor, "seed layer head"]:
-        """Each head's place in `ROLES` in each seed: the largest of its three scores."""
-        return torch.stack(
-            [self.shut, self.opened * (1 - self.shut), 1 - self.opened]
-        ).argmax(dim=0)  # fmt: skip
+        """Each head's place in `ROLES` in each seed: the largest of its three scores; -1: gone."""
+        scores = torch.stack([self.shut, self.opened * (1 - self.shut), 1 - self.opened])
+        return scores.argmax(dim=0).masked_fill(self.shut.isnan(), -1)
 
     @property
     def stability(self) -> Float[Tensor, "layer head"]:
         """In what share of the seeds a head has the role that it has most often."""
         counts = torch.stack([(self.roles == place).sum(dim=0) for place in range(len(ROLES))])
-        return counts.amax(dim=0) / len(self.shut)
+        return (counts.amax(dim=0) / len(self.shut)).masked_fill(self.score.isnan(), torch.nan)
 
     def necessary(self, level: float = 0.5) -> list[Head]:
         """The heads that no seed could shut: their gate stays above `level` in all of them."""
@@ -185,7 +184,10 @@ def causal_gating(
         fitted = _fit(gated, start, 0.0, descent, generator)
         both = [_fit(gated, fitted, sign * penalty, descent, generator) for sign in (1.0, -1.0)]
         pairs.append([one.sigmoid() for one in both])
-    opened, shut = (torch.stack(list(side)) for side in zip(*pairs, strict=True))
+    gone = ~gated.there
+    opened, shut = (
+        torch.stack(side).masked_fill(gone, torch.nan) for side in zip(*pairs, strict=True)
+    )
     return CausalGating(
         opened=opened,
         shut=shut,
@@ -216,7 +218,7 @@ def _fit(
             gates = logits.sigmoid().expand(len(rows), *gated.shape)
             _, slope = gated.slopes(gates, rows)
             adam.zero_grad()
-            (-(gates * slope).sum() / len(rows) - pressure * logits.sum()).backward()
+            (-(gates * slope).sum() / len(rows) - pressure * logits[gated.there].sum()).backward()
             adam.step()
             # Kept within reach: beyond it a gate would no longer feel the pressure.
             logits.data.clamp_(-_ROOM, _ROOM)

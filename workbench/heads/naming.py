@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+from jaxtyping import Float
+from torch import Tensor
+
 from hooks import HookedModel, Site
 from hooks import heads as numbering
 
@@ -17,6 +20,17 @@ def named(*heads: Head) -> str:
 def every(model: HookedModel) -> list[Head]:
     """All heads that the model has, layer by layer."""
     return numbering.all(model)
+
+
+def column(model: HookedModel, head: Head) -> int:
+    """Where a head stands along the head axis of what flows through its layer."""
+    layer, number = head
+    return numbering.places(model, Site("z", layer), [number])[0]
+
+
+def output_matrix(model: HookedModel, head: Head) -> Float[Tensor, "d_head d_model"]:
+    """What a head's z is multiplied by to be written."""
+    return model.blocks[head[0]].attn.W_O[column(model, head)]
 
 
 def checked(model: HookedModel, heads: Iterable[Head], *, least: int = 1) -> list[Head]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Activations, HookedModel, Site, capture, head_out, intervening, sites
+from hooks import heads as numbering
 from hooks.replay import Cell
 from workbench.effects.fixed_norm import FixedNorm
 from workbench.heads.naming import Head
@@ -21,7 +22,10 @@ _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """Changes of the logit difference that add up: total = direct + heads + mlps + norm."""
+    """Changes of the logit difference that add up: total = direct + heads + mlps + norm.
+
+    NaN: a head that was removed from the model.
+    """
 
     direct: Float[Tensor, " batch"]
     total: Float[Tensor, " batch"]
@@ -76,7 +80,7 @@ class Reader:
         direct = heads[head].clone()
         heads[head] = 0
         moved = self._write(seen[Site("final")][:, 0] - self.seen[Site("final")][:, 0])
-        added = direct + heads.sum(dim=(0, 1)) + mlps.sum(dim=0)
+        added = direct + heads.nansum(dim=(0, 1)) + mlps.sum(dim=0)
         self._check_sum(moved, added)
         change = total - self.total
         # Taken from what is left, so that rounding of the sum over parts is in the norm's share.
@@ -105,7 +109,8 @@ class Reader:
     def _heads(self, seen: Activations, layer: int) -> Float[Tensor, "head batch"]:
         site = Site("z", layer)
         change = Activations(seen.prompts, {site: seen[site] - self.seen[site]}, seen.positions)
-        return rearrange(self._write(head_out(self.model, change, layer)[:, 0]), "b head -> head b")
+        found = self._write(head_out(self.model, change, layer)[:, 0])
+        return rearrange(numbering.widened(self.model, site, found, axis=1), "b head -> head b")
 
     def _moved(self, seen: Activations, site: Site) -> Float[Tensor, " batch"]:
         return self._write(seen[site][:, 0] - self.seen[site][:, 0])

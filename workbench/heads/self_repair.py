@@ -25,6 +25,7 @@ from workbench.effects import Source
 from workbench.heads.ablating import Ablation
 from workbench.heads.naming import Head, checked, named
 from workbench.heads.provenance import labels
+from workbench.heads.ranking import in_order
 from workbench.heads.removal import Change, Reader
 from workbench.heads.sets import cells
 from workbench.results import Result
@@ -63,7 +64,9 @@ class SelfRepair(Result):
     share_low: Float[Tensor, "removed part"]
     share_high: Float[Tensor, "removed part"]
     by_head: Float[Tensor, "removed layer head"] = field(
-        metadata={"means": "repair by each other head; adds up to the share of the heads"}
+        metadata={
+            "means": "repair by each other head; adds up to the share of the heads; NaN: gone"
+        }
     )
     by_mlp: Float[Tensor, "removed layer"] = field(
         metadata={"means": "repair by each MLP; adds up to the share of the MLPs"}
@@ -95,8 +98,7 @@ class SelfRepair(Result):
             have = ", ".join(map(named, self.heads))
             raise KeyError(f"head {named(head)} was not removed; removed were {have}")
         change = self.by_head[self.heads.index(head)]
-        order = change.flatten().argsort(descending=True, stable=True)[:n].tolist()
-        return [(divmod(at, change.shape[1]), float(change.flatten()[at])) for at in order]
+        return [(other, float(change[other])) for other in in_order(change)[:n]]
 
     def sentence(self) -> str:
         """What was found, in a few sentences."""
@@ -189,7 +191,7 @@ def _numbers(changes: Sequence[Change], *, seed: int) -> dict[str, Tensor]:
     by_head = torch.stack([one.heads for one in changes])
     by_mlp = torch.stack([one.mlps for one in changes])
     norm = torch.stack([one.norm for one in changes])
-    share = torch.stack([norm, by_head.sum(dim=(1, 2)), by_mlp.sum(dim=1)], dim=1)
+    share = torch.stack([norm, by_head.nansum(dim=(1, 2)), by_mlp.sum(dim=1)], dim=1)
     found: dict[str, Tensor] = {}
     repair = statistics.bounds(total - direct, seed=seed)
     found["repair"], found["low"], found["high"] = repair

@@ -162,14 +162,25 @@ def attention(
     length = int(seen.prompts.lengths[prompt])
     if len(words) != length:
         raise ValueError(f"{len(words)} words for the {length} tokens of prompt {prompt}")
-    there = [(at, head) for at in layers for head in range(seen[Site("pattern", at)].shape[1])]
-    chosen = there if heads is None else [(int(layer), int(head)) for layer, head in heads]
-    missing = [head for head in chosen if head not in there]
+    patterns = {
+        (layer, head): seen[Site("pattern", layer)][prompt, column]
+        for layer in layers
+        for column, head in enumerate(seen.heads(Site("pattern", layer)))
+    }
+    chosen = list(patterns) if heads is None else [(int(at), int(head)) for at, head in heads]
+    missing = [head for head in chosen if head not in patterns]
     if missing or not chosen:
         asked = f"head {_named(missing[0])} was not captured" if missing else "no head was given"
-        raise ValueError(f"{asked}; there are {_named(there[0])} to {_named(there[-1])}")
-    rows = [_pattern(seen[Site("pattern", at)][prompt, head], length) for at, head in chosen]
+        raise ValueError(f"{asked}; there are {_there(list(patterns), seen)}")
+    rows = [_pattern(patterns[head], length) for head in chosen]
     return AttentionView(np.stack(rows), chosen, list(words), title)
+
+
+def _there(heads: list[tuple[int, int]], seen: Activations) -> str:
+    """The heads that were captured; one by one where others were removed from the model."""
+    if seen.kept_heads is None:
+        return f"{_named(heads[0])} to {_named(heads[-1])}"
+    return ", ".join(map(_named, heads)) or "none, all heads of these layers were removed"
 
 
 def _pattern(pattern: Float[Tensor, "query key"], length: int) -> Float[np.ndarray, "row column"]:

@@ -43,6 +43,9 @@ def draw_importance(result: Importance, ax: Axes | None = None) -> Figure:
         framed = np.nan_to_num(result.p.numpy(), nan=1.0) <= LEVEL
     told = getattr(result, "task", ""), getattr(result, "model", "")
     title = f"{told[0]}: heads by {result.way}, {told[1]}"
+    grey = (
+        "not among the players" if isinstance(result, ShapleyValues) else "removed from the model"
+    )
     caption = f"every head (outlined: corrected p ≤ {LEVEL})" if framed.any() else "every head"
     with styled():
         axes = ax
@@ -53,7 +56,7 @@ def draw_importance(result: Importance, ax: Axes | None = None) -> Figure:
             axes = panels[0]
             if bounded:
                 _bars(panels[1], result, meaning=meaning)
-        marks.grid(axes, score, framed, meaning=meaning, title=caption)
+        marks.grid(axes, score, framed, meaning=meaning, title=caption, grey=grey)
         return titled(axes, title)
 
 
@@ -61,7 +64,7 @@ def _bars(axes: Axes, result: MaskGradients | ShapleyValues, *, meaning: marks.M
     """The strongest heads that have a score, with their bounds; filled where those leave out 0."""
     score = result.score.numpy()
     cells = marks.strongest(score, min(marks.MOST_BARS, int((~np.isnan(score)).sum())))
-    at = tuple(np.array(cells).T)
+    at = tuple(np.array(cells, dtype=int).reshape(-1, 2).T)
     low, high = result.low.numpy()[at], result.high.numpy()[at]
     marks.bars(
         axes,
@@ -92,6 +95,7 @@ def _correlations(axes: Axes, result: ImportanceAgreement) -> None:
         bound=1.0,
         title=f"do they order heads alike?\nabove: correlation; below: overlap of the first "
         f"{result.top}, %",
+        grey="",
     )
     axes.set_xticks(range(size), [name.split()[0] for name in names])
     axes.set_yticks(range(size), names)
@@ -112,7 +116,8 @@ def _correlations(axes: Axes, result: ImportanceAgreement) -> None:
 def _shares(axes: Axes, result: ImportanceAgreement) -> None:
     """What each measure says of the heads that any of them makes much of."""
     share = result.share.numpy()
-    most = np.nan_to_num(np.abs(share)).max(axis=0)
+    most = np.nan_to_num(np.abs(share), nan=-1.0).max(axis=0)
+    most[most < 0] = np.nan  # no measure has a score of it
     cells = marks.strongest(most, _MOST_HEADS)
     mean = {cell: float(np.nanmean(share[(slice(None), *cell)])) for cell in cells}
     cells.sort(key=lambda cell: -mean[cell])
@@ -129,8 +134,8 @@ def _shares(axes: Axes, result: ImportanceAgreement) -> None:
         columns=marks.Side("measure, numbered as on the left"),
         rows=marks.Side("layer.head", [f"{layer}.{head}" for layer, head in cells]),
         bound=1.0,
-        title=f"the heads that any of them makes much of\noutlined: among its first {result.top}; "
-        "grey: no score",
+        title=f"the heads that any of them makes much of\noutlined: among its first {result.top}",
+        grey="no score",
     )  # fmt: skip
     axes.set_xticks(range(len(values[0])), [name.split()[0] for name in _numbered(result)])
     axes.set_yticks(range(len(cells)), [f"{layer}.{head}" for layer, head in cells])

@@ -67,7 +67,9 @@ def _every_type(axes: Axes, result: HeadTypes) -> None:
             colors.append(_COLORS[type])
     axes.add_collection(PatchCollection(strips, facecolor=colors, edgecolor="none", gid="types"))
     axes.set(xlim=(-0.5, width - 0.5), ylim=(-0.5, layers - 0.5), xlabel="head", ylabel="layer")
-    axes.set_title("every head in the colours of its types", fontsize=8)
+    _gone(axes, result)
+    removed = " (hatched: removed from the model)" if bool(result.gone.any()) else ""
+    axes.set_title(f"every head in the colours of its types{removed}", fontsize=8)
     axes.grid(color=LINES, linewidth=0.4)
     _counted(axes)
 
@@ -81,6 +83,7 @@ def _one_type(axes: Axes, result: HeadTypes, at: int) -> None:
         interpolation="nearest",
     )  # fmt: skip
     image.cmap.set_bad("#f3e9dc")
+    _gone(axes, result)
     heads = result.of(result.types[at])
     frames = [Rectangle((head - 0.5, layer - 0.5), 1, 1) for layer, head in heads]
     color = _COLORS[result.types[at]]
@@ -92,6 +95,16 @@ def _one_type(axes: Axes, result: HeadTypes, at: int) -> None:
         f"{result.types[at]}\nblack: {most:.2g} {_short(result.measured_in[at])}", fontsize=8
     )
     _counted(axes)
+
+
+def _gone(axes: Axes, result: HeadTypes) -> None:
+    """Heads that were removed from the model, hatched: every grey is a type's or a number's."""
+    cells = [Rectangle((x - 0.5, y - 0.5), 1, 1) for y, x in result.gone.nonzero().tolist()]
+    axes.add_collection(
+        PatchCollection(
+            cells, facecolor="white", edgecolor=LINES, hatch="////", linewidth=0, gid="gone"
+        )
+    )
 
 
 def _legend(axes: Axes, result: HeadTypes, *, columns: int, anchor: tuple[float, float]) -> None:

@@ -94,10 +94,12 @@ def grid(
     rows: Side = LAYERS,
     bound: float = 0.0,
     title: str = f"every head (outlined: corrected p ≤ {LEVEL})",
+    grey: str = "removed from the model",
 ) -> None:
     """A map of layers and what they have, colours centred on zero, marked cells outlined.
 
-    The colours end at `bound` on both sides; at the largest value unless it is given.
+    The colours end at `bound` on both sides; at the largest value unless it is given. `grey` says
+    what cells without a number are; nothing is said where it is empty.
     """
     bound = bound or largest(values)
     image = axes.imshow(
@@ -114,8 +116,8 @@ def grid(
     _outline(axes, marked, width=min(0.9, 15 * float(room.min())))
     axes.spines[:].set_visible(False)
     axes.set(xlabel=columns.name, ylabel=rows.name)
-    gone = "\n(grey: removed from the model)" if bool(np.isnan(values).any()) else ""
-    axes.set_title(f"{title}{gone}", fontsize=8)
+    note = f"\n(grey: {grey})" if grey and bool(np.isnan(values).any()) else ""
+    axes.set_title(f"{title}{note}", fontsize=8)
     _labelled(axes.xaxis, columns, room=float(room[0]))
     _labelled(axes.yaxis, rows, room=float(room[1]))
     bar = axes.figure.colorbar(image, ax=axes, location="bottom", aspect=28, pad=0.02)
@@ -175,7 +177,7 @@ def head_bars(
 ) -> None:
     """The strongest heads from the top down, each with its bounds; filled where marked."""
     cells = strongest(values, MOST_BARS)
-    at = tuple(np.array(cells).T)
+    at = tuple(np.array(cells, dtype=int).reshape(-1, 2).T)
     names = [f"{layer}.{head}" for layer, head in cells]
     bounds = (bounds[0][at], bounds[1][at])
     bars(axes, values[at], bounds=bounds, marked=marked[at], names=names, meaning=meaning)

@@ -35,7 +35,7 @@ def draw_sweep(result: Sweep, ax: Axes | None = None) -> Figure:
         left, right = figure.subplots(1, 2, width_ratios=(map_width, 3.9))
         _map(left, result, columns=columns)
         cells, what = _cells([result])
-        at = tuple(np.array(cells).T)
+        at = tuple(np.array(cells, dtype=int).reshape(-1, 2).T)
         marks.bars(
             right,
             result.effect.numpy()[at],
@@ -143,7 +143,7 @@ def _cells(maps: list[Sweep]) -> tuple[list[Cell], str]:
 def _both(axes: Axes, maps: list[Sweep]) -> None:
     """The strongest places, each with a bar for every direction."""
     cells, what = _cells(maps)
-    at, height = tuple(np.array(cells).T), 0.8 / len(maps)
+    at, height = tuple(np.array(cells, dtype=int).reshape(-1, 2).T), 0.8 / len(maps)
     for number, one in enumerate(maps):
         marks.bar_row(
             axes,

@@ -39,7 +39,7 @@ def draw_path_effects(result: PathEffects, ax: Axes | None = None) -> Figure:
             left, maps["effect"], maps["p"] <= LEVEL, meaning=meaning, columns=columns, title=said
         )
         cells = marks.strongest(maps["effect"], marks.MOST_BARS)
-        at = tuple(np.array(cells).T)
+        at = tuple(np.array(cells, dtype=int).reshape(-1, 2).T)
         marks.bars(
             right,
             maps["effect"][at],

@@ -56,7 +56,7 @@ def pair_map(
     side = marks.Side("head", names)
     marks.grid(
         ax, values, marked, meaning=meaning, rows=side, columns=side,
-        title=f"every pair (outlined: corrected p ≤ {LEVEL})",
+        title=f"every pair (outlined: corrected p ≤ {LEVEL})", grey="",
     )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def draw_backups(result: Backups, ax: Axes | None = None) -> Figure:
         first = result.map[0].numpy()
         marks.grid(
             left, first, np.zeros(first.shape, dtype=bool), meaning=meaning,
-            title=f"growth with {gone} gone (grey), choosing prompts",
+            title=f"growth with {gone} gone, choosing prompts", grey="gone, or not searched",
         )  # fmt: skip
         _chosen(right, result, bounds=bounds, names=names, meaning=meaning)
         return titled(left, title)

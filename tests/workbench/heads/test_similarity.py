@@ -11,6 +11,7 @@ from transformer_lens.tools.analysis.projection_kernel import (
 
 from hooks import Site, capture, edits, intervening
 from workbench import heads, metrics, models, results, statistics, tasks
+from workbench.heads import naming
 from workbench.heads.likeness import comparing, outputs, patterns, weights
 
 DUPLICATES = [
@@ -217,7 +218,7 @@ def test_a_head_that_writes_nothing_is_like_none():
 
 def test_overlaps_are_those_of_the_library(tiny):
     """It compares what is written with what is read; the kernel is the same for all pairs."""
-    order = comparing.every_head(tiny)
+    order = naming.every(tiny)
     for role in ("Q", "K", "V"):
         theirs = attention_head_subspace_affinity(tiny, target_role=role, layer_order="all")
         both = [*weights.bases(tiny, order, "O"), *weights.bases(tiny, order, role)]

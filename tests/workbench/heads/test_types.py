@@ -8,7 +8,7 @@ from transformer_lens import head_detector
 
 from hooks import Prompts, Site, capture, edits, intervening
 from workbench import heads, lens, metrics, models, results, statistics, tasks
-from workbench.heads.kinds import attending, copying, measured, moving, successors
+from workbench.heads.kinds import attending, copying, moving, successors
 from workbench.models import tiny as recipe
 from workbench.models import twins
 from workbench.models.bridge import wrap
@@ -360,10 +360,17 @@ def test_the_values_of_a_token_are_what_the_weights_make_of_its_early_embedding(
         assert_close(values[order.index(head)], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_heads_that_are_not_there_are_nan():
-    spread = measured.spread(torch.tensor([1.0, 2.0, 3.0]), [(0, 0), (0, 1), (1, 0)])
-    assert spread[0].tolist() == [1.0, 2.0]
-    assert spread[1, 0] == 3.0 and spread[1, 1].isnan()
+def test_prompts_too_short_to_repeat_anything_are_left_out(model):
+    """Of the drawn prompts one has six tokens and a period of five: no token is said twice."""
+    repeats = tasks.induction(model, prompts=16, seed=0, period=(5, 8))
+    known = attending.attention(
+        model, repeats.clean[:8], ["induction", "duplicate token"], batch_size=8
+    )
+    held = ~known.score[1].isnan().any(dim=0)
+    assert int(held.sum()) == 7
+    found = heads.types(model, repeats, prompts=8, period=(5, 8))
+    expected = known.score[0][:, held].mean(1).reshape(2, 4)
+    assert_close(found.score[found.types.index("induction")], expected.float())
 
 
 def test_the_same_seed_gives_the_same_bits(model, task, found):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hooks import HookedModel, Prompts, capture_batches, sites
 from workbench.heads.kinds.measured import Measured, by_prompt, one_sided
-from workbench.heads.naming import Head
+from workbench.heads.naming import Head, every
 
 PREVIOUS, DUPLICATE, INDUCTION = "previous token", "duplicate token", "induction"
 FIRST, OFFSET = "first token", "fixed offset"
@@ -49,6 +49,11 @@ class Attention:
         held = ~self.score[at].isnan().any(dim=0)
         return self.score[at][:, held], self.null[at][:, held]
 
+    def shared(self) -> "Attention":
+        """The same on the prompts that have every relation, so that all can be tested together."""
+        held = ~self.score.isnan().any(dim=0).any(dim=0)
+        return Attention(self.score[..., held], self.null[..., held], self.heads)
+
 
 def relations(prompts: Prompts) -> dict[str, Relation]:
     """For each type the keys that a query of it attends to. Padding has none."""
@@ -75,7 +80,7 @@ def attention(
     model: HookedModel, prompts: Prompts, names: Iterable[str], *, batch_size: int
 ) -> Attention:
     """Score and null of every relation, head and prompt; one pass over the prompts."""
-    names, scores, nulls, heads = list(names), [], [], []
+    names, scores, nulls = list(names), [], []
     wanted = sites.all(model, "pattern")
     for seen in capture_batches(model, prompts.batches(batch_size), wanted):
         known = relations(seen.prompts)
@@ -86,8 +91,7 @@ def attention(
         _check_causal(patterns, seen.prompts, model)
         scores.append(torch.cat([_under(score, one) for one in patterns], dim=1).cpu())
         nulls.append(torch.cat([_under(null, one) for one in patterns], dim=1).cpu())
-        heads = [(at, head) for at, one in enumerate(patterns) for head in range(one.shape[1])]
-    return Attention(torch.cat(scores, dim=2), torch.cat(nulls, dim=2), heads)
+    return Attention(torch.cat(scores, dim=2), torch.cat(nulls, dim=2), every(model))
 
 
 def best_offset(found: Attention) -> Int[Tensor, " head"]:
@@ -154,7 +158,7 @@ def _under(
 
 def _check_causal(patterns: list[Tensor], prompts: Prompts, model: HookedModel) -> None:
     real = prompts.mask[:, None, :, None]  # what padding attends to does not matter
-    ahead = max(float((one.triu(1) * real).max()) for one in patterns)
+    ahead = max(float((one.triu(1) * real).max()) for one in patterns if one.shape[1])
     if ahead > 1e-6:
         architecture = getattr(model.cfg, "architecture", "this model")
         raise ValueError(

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from hooks import HookedModel, Prompts, Site, capture
+from hooks import heads as numbering
 from workbench import models, tasks
 from workbench.heads.kinds import attending, copying, moving, successors
 from workbench.heads.kinds.attending import DUPLICATE, FIRST, INDUCTION, OFFSET, PREVIOUS
-from workbench.heads.kinds.measured import Measured, origin, spread
+from workbench.heads.kinds.measured import Measured, origin
 from workbench.heads.kinds.reading import check_additive
 from workbench.heads.kinds.result import HeadTypes
-from workbench.heads.naming import Head
+from workbench.heads.naming import Head, column
 from workbench.tasks import Task, solved
 
 _NAMES = (PREVIOUS, DUPLICATE, INDUCTION, FIRST)
@@ -91,7 +92,7 @@ class _Work:
         found = self._seen(judged_on, [*_NAMES, *offsets])
         self.heads = found.heads
         self.offset = torch.tensor(attending.OFFSETS)[chosen]
-        named = dict(_pairs(found, chosen))
+        named = dict(_pairs(found.shared(), chosen))
         self.found += attending.judged(named, seed=self.seed, together=True)
         natural = self._seen(self.task.clean, [*_NAMES, *offsets])
         pairs = {name: pair for name, pair in _pairs(natural, chosen) if pair[0].shape[1] >= 2}
@@ -131,8 +132,11 @@ class _Work:
     def result(self, prompts: int, level: float) -> HeadTypes:
         """All of it, as layers by heads."""
 
+        def spread(values: Tensor) -> Tensor:
+            return numbering.on_grid(self.model, values.float().cpu())
+
         def maps(name: str) -> Tensor:
-            return torch.stack([spread(getattr(one, name), self.heads) for one in self.found])
+            return torch.stack([spread(getattr(one, name)) for one in self.found])
 
         assert self.offset is not None
         nothing = torch.full((len(self.heads),), torch.nan)
@@ -140,12 +144,10 @@ class _Work:
         return HeadTypes(
             **{name: maps(name) for name in ("effect", "low", "high", "p", "score", "null")},
             natural=torch.stack(
-                [spread(nothing if one is None else one.effect, self.heads) for one in natural]
+                [spread(nothing if one is None else one.effect) for one in natural]
             ),
-            natural_p=torch.stack(
-                [spread(nothing if one is None else one.p, self.heads) for one in natural]
-            ),
-            offset=spread(self.offset.double(), self.heads).nan_to_num(-1).long(),
+            natural_p=torch.stack([spread(nothing if one is None else one.p) for one in natural]),
+            offset=spread(self.offset).nan_to_num(-1).long(),
             threshold=torch.tensor([one.threshold for one in self.found]),
             types=[one.type for one in self.found],
             measured_in=[one.unit for one in self.found],
@@ -172,7 +174,7 @@ class _Work:
         prompt = self.task.clean[0]
         layers = {layer for layer, _ in shown}
         seen = capture(self.model, prompt, [Site("pattern", layer) for layer in layers])
-        rows = [seen[Site("pattern", layer)][0, head] for layer, head in shown]
+        rows = [seen[Site("pattern", head[0])][0, column(self.model, head)] for head in shown]
         tokenless = getattr(self.model, "tokenizer", None) is None
         words = prompt.tokens[0].tolist() if tokenless else models.words(self.model, prompt)[0]
         return {

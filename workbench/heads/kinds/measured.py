@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import HookedModel
+from hooks.heads import LayerHeads
 from workbench import statistics
-from workbench.heads.naming import Head
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,25 +63,12 @@ def both_ways(measured: Measured, other: str) -> list[Measured]:
     return [replace(one, p=one_sided(one.p, one.effect)) for one in (measured, contrary)]
 
 
-def spread(values: Float[Tensor, "*cells head"], heads: list[Head]) -> Float[Tensor, "*cells l h"]:
-    """Values of heads in a row as layers by heads; NaN where there is no such head."""
-    layers, width = (1 + max(one[axis] for one in heads) for axis in (0, 1))
-    out = torch.full((*values.shape[:-1], layers, width), torch.nan)
-    at = torch.tensor(heads)
-    out[..., at[:, 0], at[:, 1]] = values.float().cpu()
-    return out
-
-
 def per_query_head(
-    values: Float[Tensor, "batch pos kv d_head"], heads: int
+    values: Float[Tensor, "batch pos kv d_head"], heads: LayerHeads
 ) -> Float[Tensor, "batch pos head d_head"]:
-    """Values of key-value heads, repeated for each query head that shares them."""
-    if heads % values.shape[2]:
-        raise ValueError(
-            f"{heads} heads share {values.shape[2]} key-value heads unevenly: which of them a head "
-            "reads is not known here"
-        )
-    return values.repeat_interleave(heads // values.shape[2], dim=2)
+    """Values of the key-value heads of a layer, repeated for each query head that reads them."""
+    reads = torch.tensor(heads.reads, dtype=torch.long, device=values.device)
+    return values.index_select(2, reads)
 
 
 def origin(model: HookedModel) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel, Site, capture, edits
+from hooks import heads as numbering
 from workbench import effects, metrics, statistics
 from workbench.heads.kinds.measured import Measured, both_ways, one_sided, per_query_head
 from workbench.heads.kinds.reading import Hearing
@@ -38,8 +39,13 @@ class Moved:
     direct: Float[Tensor, "role head batch"]  # nats written for the answer, at full attention
     carried: dict[Head, Float[Tensor, "batch d_head"]]  # z at END that came from S2
     z: dict[int, Float[Tensor, "batch 1 column d_head"]]
+    columns: dict[Head, int]
     difference: float  # mean size of the model's logit difference
-    heads: list[Head]
+
+    @property
+    def heads(self) -> list[Head]:
+        """The heads, in the order of all that is measured."""
+        return list(self.columns)
 
 
 def check(task: Task) -> None:
@@ -60,7 +66,6 @@ def moved(model: HookedModel, task: Task, *, batch_size: int) -> Moved:
         _moved(model, task[list(range(start, min(start + batch_size, len(task))))], hearing)
         for start in range(0, len(task), batch_size)
     ]
-    heads = parts[0].heads
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(one, name) for one in parts], dim=-1)
@@ -69,10 +74,10 @@ def moved(model: HookedModel, task: Task, *, batch_size: int) -> Moved:
         joined("attention"),
         joined("others"),
         joined("direct"),
-        {head: torch.cat([one.carried[head] for one in parts]) for head in heads},
+        {head: torch.cat([one.carried[head] for one in parts]) for head in parts[0].columns},
         {layer: torch.cat([one.z[layer] for one in parts]) for layer in parts[0].z},
+        parts[0].columns,
         sum(one.difference * one.attention.shape[-1] for one in parts) / len(task),
-        heads,
     )
 
 
@@ -111,11 +116,11 @@ def inhibition(
 
 
 def _without(task: Task, found: Moved, head: Head) -> dict[Site, edits.Edit]:
-    layer, column = head
-    z = found.z[layer]
+    layer, number = head
+    z, column = found.z[layer], found.columns[head]
     left = z[:, :, column] - found.carried[head][:, None]
     whole = left[:, :, None].expand(z.shape)  # only this head's part of it is written
-    edit = edits.replace(whole, heads=[column], positions=task.positions["END"])
+    edit = edits.replace(whole, heads=[number], positions=task.positions["END"])
     return {Site("z", layer): edit}
 
 
@@ -128,11 +133,11 @@ def _moved(model: HookedModel, task: Task, hearing: Hearing) -> Moved:
     scale = hearing.scale(seen[Site("final")][rows, end])
     towards = hearing.directions(task.answer[:, 0]) - hearing.directions(task.foil[:, 0])
     towards = towards * scale[:, None]
-    attention, others, direct, carried, zs, heads = [], [], [], {}, {}, []
+    attention, others, direct, carried, zs, columns = [], [], [], {}, {}, {}
     for layer in layers:
         pattern = seen[Site("pattern", layer)][rows, :, end].double()
         z = seen[Site("z", layer)]
-        value = per_query_head(seen[Site("v", layer)], z.shape[2])
+        value = per_query_head(seen[Site("v", layer)], numbering.at(model, layer))
         at = torch.stack([pattern[rows, :, one] for one in (io, s2)])
         read = torch.stack([value[rows, one] for one in (io, s2)])
         out = einsum(
@@ -143,12 +148,12 @@ def _moved(model: HookedModel, task: Task, hearing: Hearing) -> Moved:
         others.append((pattern[:, :, 1:].sum(2) / end[:, None]).T)
         direct.append(out)
         zs[layer] = z[rows, end][:, None]
-        for head in range(z.shape[2]):
-            carried[layer, head] = at[1, :, head, None].to(z.dtype) * read[1, :, head]
-            heads.append((layer, head))
+        for column, head in enumerate(seen.heads(Site("z", layer))):
+            carried[layer, head] = at[1, :, column, None].to(z.dtype) * read[1, :, column]
+            columns[layer, head] = column
     last = seen[Site("final")][rows, end]
     difference = (towards * last.double()).sum(1).abs().mean()
     return Moved(
         torch.cat(attention, dim=1).cpu(), torch.cat(others).cpu(), torch.cat(direct, dim=1).cpu(),
-        carried, zs, float(difference), heads,
+        carried, zs, columns, float(difference),
     )  # fmt: skip

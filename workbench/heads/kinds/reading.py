@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hooks import HookedModel, Prompts, Site, capture, edits, intervening, sites
 from hooks.sites import check_readable
-from workbench.heads.naming import Head
+from workbench.heads.naming import Head, every, output_matrix
 
 
 def check_additive(model: HookedModel) -> None:
@@ -38,13 +38,12 @@ def values_of_tokens(
             seen = capture(model, part, wanted)
         found.append([rearrange(seen[site], "t 1 h d -> h t d") for site in wanted])
     layers = [torch.cat(one, dim=1) for one in zip(*found, strict=True)]
-    heads = [(at, head) for at, one in enumerate(layers) for head in range(len(one))]
-    return torch.cat(layers).double(), heads
+    return torch.cat(layers).double(), every(model)
 
 
 def written(model: HookedModel, heads: list[Head]) -> Float[Tensor, "head d_head d_model"]:
     """The output matrix of every head."""
-    return torch.stack([model.blocks[at].attn.W_O[head] for at, head in heads]).double()
+    return torch.stack([output_matrix(model, head) for head in heads]).double()
 
 
 @dataclass(frozen=True, eq=False)

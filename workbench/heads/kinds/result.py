@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.heads.kinds.attending import EVERYWHERE
 from workbench.heads.naming import Head
+from workbench.heads.ranking import in_order
 from workbench.results import Result
 
 
@@ -18,8 +19,9 @@ class HeadTypes(Result):
     testing every head (and, for types of attention, every such type). A head is of a type when
     p is at most `level` and the effect at least the type's `threshold`; where it looks back by
     itself (previous token, first token, fixed offset) also on the natural prompts. NaN: could
-    not be measured here, `left_out` says why. `pattern` is what the strongest heads of each type
-    attend to in the task's first prompt, to be looked at.
+    not be measured here, `left_out` says why; in all types: a head that was removed from the
+    model. `pattern` is what the strongest heads of each type attend to in the task's first prompt,
+    to be looked at.
     """
 
     effect: Float[Tensor, "type layer head"] = field(metadata={"means": "score beyond chance"})
@@ -55,6 +57,11 @@ class HeadTypes(Result):
     model_digest: str
     caveat: str = ""
 
+    @property
+    def gone(self) -> Bool[Tensor, "layer head"]:
+        """Which heads were removed from the model."""
+        return self.effect.isnan().all(dim=0)
+
     def of(self, type: str) -> list[Head]:
         """The heads of one type, strongest first."""
         if type not in self.types:
@@ -83,6 +90,8 @@ class HeadTypes(Result):
                 f"{self.model} has no head {layer}.{number}: layers are 0 to {layers - 1}, heads "
                 f"0 to {width - 1}"
             )
+        if bool(self.gone[head]):
+            raise ValueError(f"head {layer}.{number} was removed from {self.model}: it has no type")
         return [type for type, heads in self.named().items() if head in heads]
 
     def sentence(self) -> str:
@@ -107,9 +116,7 @@ class HeadTypes(Result):
         lines = [f"{'type':<22}{'head':<8}{'effect':<10}{'95 % bounds':<20}p (corrected)"]
         for at, type in enumerate(self.types):
             named = self.of(type)
-            order = self.effect[at].nan_to_num(-1e9).flatten().argsort(descending=True, stable=True)
-            for cell in order[:n].tolist():
-                head = divmod(cell, self.effect.shape[2])
+            for head in in_order(self.effect[at])[:n]:
                 values = (field[at][head] for field in (self.effect, self.low, self.high, self.p))
                 effect, low, high, p = map(float, values)
                 bounds = f"[{low:+.3f}, {high:+.3f}]" if low == low else "of weights: none"

@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel, Site, capture_batches, sites
+from hooks import heads as numbering
 from workbench import statistics
 from workbench.heads.kinds.measured import origin
 from workbench.heads.likeness import outputs, patterns, weights
 from workbench.heads.likeness.result import LEAST_DIVERGENCE, MEASURES, HeadSimilarity
-from workbench.heads.naming import Head, checked, every, named
+from workbench.heads.naming import Head, checked, column, every, named, output_matrix
 from workbench.tasks import Task
 
 _DRAWS = 19
@@ -97,7 +98,8 @@ def _read(model: HookedModel, task: Task, heads: list[Head], batch_size: int) ->
         rows += found.rows
         real = seen.prompts.mask.bool()
         real[:, 0] = False
-        zs.append(torch.stack([seen[Site("z", at)][:, :, head][real] for at, head in heads]).cpu())
+        each = [seen[Site("z", one[0])][:, :, column(model, one)] for one in heads]
+        zs.append(torch.stack([one[real] for one in each]).cpu())
         sample = found if sample is None else sample
     assert sample is not None
     return _Reading(rest, first, rows, torch.cat(zs, dim=1), sample)
@@ -111,14 +113,12 @@ def _some(
 
 
 def _written(model: HookedModel, heads: list[Head]) -> Float[Tensor, "head d_head d_model"]:
-    weight = [model.blocks[layer].attn.W_O[head] for layer, head in heads]
-    return torch.stack(weight).double().cpu()
+    return torch.stack([output_matrix(model, head) for head in heads]).double().cpu()
 
 
 def _group(model: HookedModel, head: Head) -> int:
     """Which key-value head of its layer a head reads."""
-    attention = model.blocks[head[0]].attn
-    return head[1] // max(1, attention.W_O.shape[0] // attention.W_V.shape[0])
+    return head[1] // numbering.at(model, head[0]).group
 
 
 @dataclass(frozen=True)

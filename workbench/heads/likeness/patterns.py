@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Activations, HookedModel, Site
-from workbench.heads.naming import Head
+from workbench.heads.naming import Head, column
 
 _AT_ONCE = 2_000_000
 
@@ -33,7 +33,8 @@ class Rows:
         causal = not _looks_ahead(seen, heads)
         entry = mask[:, :, None] & mask[:, None] & (at > 0)[:, None]
         entry = entry & (at[:, None] >= at) if causal else entry
-        weight = torch.stack([seen[Site("pattern", a)][:, head][entry] for a, head in heads])
+        patterns = [seen[Site("pattern", one[0])][:, column(model, one)] for one in heads]
+        weight = torch.stack([one[entry] for one in patterns])
         row = (torch.arange(len(mask), device=mask.device)[:, None] * size + at)[:, :, None]
         row = row.expand_as(entry)[entry]
         first = (at == 0).expand_as(entry)[entry]

@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks import Activations, HookedModel, Prompts, Site, capture_batches, edits
 from workbench import effects, statistics
 from workbench.heads.kinds.measured import origin
-from workbench.heads.naming import Head, checked, named
+from workbench.heads.naming import Head, checked, column, named
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
@@ -204,10 +204,10 @@ def _cell(
     width: int,
 ) -> dict[Site, edits.Edit]:
     """The edit that puts `value` in the head's place, but for first tokens."""
-    layer, column = head
+    layer, number = head
     value = torch.cat([clean[:, :1], value[:, 1:]], dim=1)
     whole = value[:, :, None].expand(-1, -1, width, -1)  # a view: only this head's is written
-    return {Site("z", layer): edits.replace(whole, heads=[column])}
+    return {Site("z", layer): edits.replace(whole, heads=[number])}
 
 
 def _tokens(
@@ -218,7 +218,7 @@ def _tokens(
     for seen in _seen(model, prompts, heads, batch_size):
         real = seen.prompts.mask.bool()
         real[:, 0] = False
-        found.append(torch.stack([seen[Site("z", at)][:, :, head][real] for at, head in heads]))
+        found.append(torch.stack([one[real] for one in _z(model, seen, heads)]))
     return torch.cat(found, dim=1).double()
 
 
@@ -228,10 +228,16 @@ def _whole(
     """z at every position, padding included."""
     parts = []
     for seen in _seen(model, prompts, heads, batch_size):
-        z = torch.stack([seen[Site("z", at)][:, :, head] for at, head in heads])
+        z = torch.stack(_z(model, seen, heads))
         missing = prompts.tokens.shape[1] - z.shape[2]
         parts.append(torch.nn.functional.pad(z, (0, 0, 0, missing)))
     return torch.cat(parts, dim=1)
+
+
+def _z(
+    model: HookedModel, seen: Activations, heads: list[Head]
+) -> list[Float[Tensor, "batch pos d_head"]]:
+    return [seen[Site("z", head[0])][:, :, column(model, head)] for head in heads]
 
 
 def _seen(

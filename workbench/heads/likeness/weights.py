@@ -13,7 +13,8 @@ from scipy import stats
 from torch import Tensor
 
 from hooks import HookedModel
-from workbench.heads.naming import Head
+from hooks import heads as numbering
+from workbench.heads.naming import Head, column, output_matrix
 
 Role = Literal["O", "V", "Q", "K"]
 _BLOCK = 64
@@ -24,7 +25,7 @@ def bases(model: HookedModel, heads: list[Head], role: Role) -> list[Float[Tenso
 
     Query heads that share keys and values have the same bases for K and V.
     """
-    return [basis(_weight(model, layer, head, role)) for layer, head in heads]
+    return [basis(_weight(model, head, role)) for head in heads]
 
 
 def basis(weight: Float[Tensor, "d_model d_head"]) -> Float[Tensor, "d_model rank"]:
@@ -58,16 +59,12 @@ def by_chance(d_model: int, rank: int, pairs: int, *, level: float) -> tuple[flo
     return mean, mean + float(stats.norm.isf(level / pairs)) * math.sqrt(variance)
 
 
-def _weight(
-    model: HookedModel, layer: int, head: int, role: Role
-) -> Float[Tensor, "d_model d_head"]:
-    attention = model.blocks[layer].attn
+def _weight(model: HookedModel, head: Head, role: Role) -> Float[Tensor, "d_model d_head"]:
     if role == "O":
-        return attention.W_O[head].T
-    weight, queries = getattr(attention, f"W_{role}"), attention.W_O.shape[0]
-    if queries % weight.shape[0]:
-        raise ValueError(
-            f"the {queries} heads of layer {layer} share {weight.shape[0]} key-value heads "
-            "unevenly: which of them a head reads is not known here"
-        )
-    return weight[head // (queries // weight.shape[0])]
+        return output_matrix(model, head).T
+    attention, at = model.blocks[head[0]].attn, column(model, head)
+    if role == "Q":
+        return attention.W_Q[at]
+    # Some architectures repeat keys and values for every query head.
+    weight, there = getattr(attention, f"W_{role}"), numbering.at(model, head[0])
+    return weight[there.reads[at] if len(weight) == len(there.key_value) else at]
