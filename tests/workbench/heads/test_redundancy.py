@@ -218,7 +218,7 @@ def test_overlap_is_counted_in_the_direction_of_the_pair(loaded):
     ("some", "message"),
     [
         ([(0, 1), (0, 1)], "head 0.1 was given twice"),
-        ([(0, 1), (7, 0)], "there is no head 7.0: the model has layers 0 to"),
+        ([(0, 1), (7, 0)], "there is no head 7.0: layers are 0 to"),
         ([(0, 1), (0, 99)], "there is no head 0.99"),
         ([(0, 1)], "1 heads were given: this takes at least 2"),
     ],

@@ -171,7 +171,7 @@ def test_few_orders_make_no_share_significant_that_other_orders_would_not_give()
 def test_bad_players_are_refused_by_name():
     model, task, _ = planted("or")
     wrong = [
-        ([(0, 1), (5, 0)], "head 5.0 does not exist"),
+        ([(0, 1), (5, 0)], "there is no head 5.0: layers are 0 to"),
         ([(0, 1), (0, 1)], "head 0.1 was given twice"),
         ([], "no players"),
     ]
