@@ -36,7 +36,9 @@ from workbench.plots.heads import draw_head_effects
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
+from workbench.plots.probes import draw_probe_study
 from workbench.plots.style import encoded
+from workbench.probes import ProbeStudy
 
 __all__ = ["draw", "png", "save"]
 
@@ -68,6 +70,7 @@ draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)
 draw.register(AcdcCircuit, draw_acdc_circuit)
 draw.register(Minimality, draw_minimality)
+draw.register(ProbeStudy, draw_probe_study)
 
 
 def save(result_or_figure: object, path: Path | str) -> None:

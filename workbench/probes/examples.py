@@ -21,6 +21,7 @@ class Examples:
     y        the class, counted from 0, or a number
     groups   what hangs together (a prompt, template, subject, document) and must not be split
     types    what an example is made of (its word): control tasks label types at random
+    positions   where in its prompt it stands: what can be read off that alone is no finding
     layers   which layer each row of `x` is of
     """
 
@@ -28,6 +29,7 @@ class Examples:
     y: Shaped[Tensor, " example"]
     groups: Int[Tensor, " example"]
     types: Int[Tensor, " example"] | None = None
+    positions: Int[Tensor, " example"] | None = None
     layers: tuple[int, ...] = ()
     what: str = "given activations"
     model: str = ""
@@ -35,8 +37,8 @@ class Examples:
 
     def __post_init__(self) -> None:
         count = self.x.shape[1]
-        given: dict[str, Tensor | None] = {"y": self.y, "groups": self.groups, "types": self.types}
-        for name, values in given.items():
+        for name in ("y", "groups", "types", "positions"):
+            values = getattr(self, name)
             if values is not None and len(values) != count:
                 raise ValueError(
                     f"{len(values)} {name} for {count} examples: give each example its own; row "
@@ -59,14 +61,22 @@ class Examples:
 
     def __getitem__(self, rows: Int[Tensor, " chosen"] | Bool[Tensor, " example"]) -> "Examples":
         """Some of the examples, with all that belongs to them."""
-        types = None if self.types is None else self.types[rows]
-        return replace(
-            self, x=self.x[:, rows], y=self.y[rows], groups=self.groups[rows], types=types
-        )
+        known = {
+            "y": self.y,
+            "groups": self.groups,
+            "types": self.types,
+            "positions": self.positions,
+        }
+        taken = {name: None if one is None else one[rows] for name, one in known.items()}
+        return replace(self, x=self.x[:, rows], **taken)
 
     def labelled(self, y: Shaped[Tensor, " example"]) -> "Examples":
         """The same examples with other labels."""
         return replace(self, y=y)
+
+    def seen_as(self, x: Float[Tensor, "layer example feature"]) -> "Examples":
+        """The same examples with other activations in place of their own."""
+        return replace(self, x=x, layers=tuple(range(len(x))))
 
 
 def examples(
@@ -115,6 +125,7 @@ def features(
         seen = next(capture_batches(model, [prompts[rows]], places, positions=at[rows]))
         kept.append(torch.stack([seen[site][:, 0].flatten(1) for site in places]))
     found = examples(torch.cat(kept, dim=1), y, groups=groups, types=types)
+    found = replace(found, positions=at.to(found.x.device))
     numbers = tuple(0 if site.layer is None else site.layer for site in places)
     return _from(model, found, f"{stream} at a position of each prompt", numbers)
 

@@ -14,7 +14,7 @@ which is scikit-learn's with C = 1 / (l2 * training examples).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,6 +35,8 @@ class Problems:
     """Many logistic regressions on one set of activations: which part, which labels, which l2.
 
     part, labels   for each problem, its row of `parts` and of `label_sets`
+    units          activations are standardised by each problem's own part, or by all examples:
+                   where labels alone are to be coded, the activations are known to both sides
     """
 
     parts: Bool[Tensor, "part example"]
@@ -43,6 +45,7 @@ class Problems:
     labels: Int[Tensor, " problem"]
     l2: Float[Tensor, " problem"]
     classes: int
+    units: Literal["part", "all"] = "part"
 
     def __len__(self) -> int:
         return len(self.part)
@@ -56,6 +59,7 @@ class Problems:
             self.labels[chosen],
             self.l2[chosen],
             self.classes,
+            self.units,
         )
 
 
@@ -89,6 +93,7 @@ def solve(
     if not 0 < tolerance < 1 or most < 1:
         raise ValueError(f"tolerance {tolerance} is not in (0, 1), or most {most} is below 1")
     space, scale, back = _space(x, problems.parts)
+    scale = torch.ones_like(scale) if problems.units == "all" else scale
     turn = Preconditioner.of(space, problems.l2, 1 / (2 * problems.classes))
     size = max(1, MOST_NUMBERS // (len(x) * _rows(problems)))
     weight, bias, loss, gradient, steps = [], [], [], [], 0
@@ -102,7 +107,7 @@ def solve(
         bias.append((found.weight[..., -1] - raw @ back.mean).to(x.dtype))
         loss.append(found.loss)
         gradient.append(found.gradient)
-    return Solution(*map(torch.cat, (weight, bias, loss, gradient)), steps)
+    return Solution(torch.cat(weight), torch.cat(bias), torch.cat(loss), torch.cat(gradient), steps)
 
 
 class _Back(NamedTuple):
