@@ -7,5 +7,17 @@ from workbench.models import planted
 from workbench.models.bridge import Model, Origin, wrap
 from workbench.models.load import known, load
 from workbench.models.text import chat, prompts, words
+from workbench.models.untrained import untrained
 
-__all__ = ["Model", "Origin", "chat", "known", "load", "planted", "prompts", "words", "wrap"]
+__all__ = [
+    "Model",
+    "Origin",
+    "chat",
+    "known",
+    "load",
+    "planted",
+    "prompts",
+    "untrained",
+    "words",
+    "wrap",
+]

@@ -14,7 +14,7 @@ from workbench.probes.controls import (
     shuffled_labels,
 )
 from workbench.probes.description import Description, online_code, variational_code
-from workbench.probes.examples import Examples, examples, features, from_store
+from workbench.probes.examples import Examples, examples, features, features_of, from_store
 from workbench.probes.fitting import Fits, fit, fit_each, held_out_scores
 from workbench.probes.information import (
     Curve,
@@ -69,6 +69,7 @@ __all__ = [
     "examples",
     "explained",
     "features",
+    "features_of",
     "fit",
     "fit_attention",
     "fit_ccs",

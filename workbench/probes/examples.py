@@ -12,6 +12,7 @@ from hooks import HookedModel, Prompts, Site, capture_batches, sites
 from hooks.sites import Stream
 from hooks.store import Store
 from workbench.probes.probe import class_count
+from workbench.tasks.statements import Labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +40,8 @@ class Examples:
         count = self.x.shape[1]
         for name in ("y", "groups", "types", "positions"):
             values = getattr(self, name)
-            if values is not None and len(values) != count:
-                raise ValueError(
-                    f"{len(values)} {name} for {count} examples: give each example its own; row "
-                    f"{min(len(values), count)} is the first without a partner"
-                )
+            if values is not None:
+                _check_length(name, values, count)
         _check_finite(self.x)
         if self.y.is_floating_point() and not bool(self.y.isfinite().all()):
             row = int((~self.y.isfinite()).nonzero()[0])
@@ -92,6 +90,9 @@ def examples(
     """
     x = x if x.ndim == 3 else x[None]
     own = range(x.shape[1]) if groups is None else groups
+    for name, values in {"y": y, "groups": own, "types": types}.items():
+        if values is not None:
+            _check_length(name, values, x.shape[1])
     numbered = None if types is None else _numbers(types).to(x.device)
     return Examples(x, _numbers(y).to(x.device), _numbers(own).to(x.device), numbered)
 
@@ -130,6 +131,26 @@ def features(
     return _from(model, found, f"{stream} at a position of each prompt", numbers)
 
 
+def features_of(
+    model: HookedModel,
+    labelled: Labelled,
+    *,
+    stream: Stream = "resid_post",
+    layers: Sequence[int] | None = None,
+) -> Examples:
+    """`features` of prompts that bring their labels, positions, groups and kinds."""
+    return features(
+        model,
+        labelled.prompts,
+        labelled.y,
+        stream=stream,
+        layers=layers,
+        positions=labelled.position,
+        groups=labelled.group,
+        types=labelled.kind,
+    )
+
+
 def from_store(
     held: Store,
     rows: Int[Tensor, " example"],
@@ -163,6 +184,14 @@ def _numbers(labels: Any) -> Tensor:
         known = {name: number for number, name in enumerate(sorted(set(listed)))}
         listed = [known[name] for name in listed]
     return torch.tensor(listed)
+
+
+def _check_length(name: str, values: Any, count: int) -> None:
+    if len(values) != count:
+        raise ValueError(
+            f"{len(values)} {name} for {count} examples: give each example its own; row "
+            f"{min(len(values), count)} is the first without a partner"
+        )
 
 
 def _check_finite(x: Float[Tensor, "layer example d_model"]) -> None:

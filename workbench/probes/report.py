@@ -20,14 +20,17 @@ class ProbeStudy(Result):
     """Share of right answers on held-out groups, by layer. Above the controls: it can be read off.
 
     That something can be read off does not say that the model uses it. Bounds are 95 %, over
-    groups and redrawn folds; `p` tests the lead over the most frequent label, corrected for all
-    layers. `chosen` is the accuracy when the layer, too, is chosen inside the training part.
+    groups and redrawn folds; `p` is how often shuffled labels do as well in any layer, so it is
+    corrected for all of them. `chosen` is the accuracy when the layer, too, is chosen inside the
+    training part.
     """
 
     accuracy: Float[Tensor, " layer"] = field(metadata=_means("share right, held out"))
     low: Float[Tensor, " layer"] = field(metadata=_means("lower 95 % bound of accuracy"))
     high: Float[Tensor, " layer"] = field(metadata=_means("upper 95 % bound of accuracy"))
-    p: Float[Tensor, " layer"] = field(metadata=_means("p-value against majority, corrected"))
+    p: Float[Tensor, " layer"] = field(
+        metadata=_means("p-value against shuffled labels, corrected")
+    )
     balanced: Float[Tensor, " layer"] = field(metadata=_means("mean share recognised of a class"))
     auroc: Float[Tensor, " layer"] = field(metadata=_means("area under the curve"))
     calibration: Float[Tensor, " layer"] = field(metadata=_means("expected calibration error"))
@@ -63,7 +66,7 @@ class ProbeStudy(Result):
     caveat: str = ""
 
     def significant(self, level: float = LEVEL) -> list[int]:
-        """The layers that beat the most frequent label (corrected p), in order."""
+        """The layers that beat shuffled labels (corrected p), in order."""
         return [self.layers[at] for at in (self.p <= level).nonzero()[:, 0].tolist()]
 
     @property
@@ -93,8 +96,8 @@ class ProbeStudy(Result):
 
     def _details(self, at: int, found: list[int]) -> str:
         text = (
-            f"{len(found)} of {len(self.layers)} layers beat it (corrected p ≤ {LEVEL}), layer "
-            f"{self.layers[at]} most: {float(self.accuracy[at]):.1%}, labels told "
+            f"{len(found)} of {len(self.layers)} layers beat shuffled labels (corrected p ≤ "
+            f"{LEVEL}), layer {self.layers[at]} most: {float(self.accuracy[at]):.1%}, labels told "
             f"{float(self.compression[at]):.2f} times shorter. "
         )
         if self.selectivity is not None and self.control is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from workbench import statistics
 from workbench.probes.training import trained
 
-Sentence = Float[Tensor, "word d_model"]
+Sentence = Float[Tensor, "_word d_model"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class TreeScore:
 
 def fit_distance(
     sentences: Sequence[Sentence],
-    heads: Sequence[Int[Tensor, " word"]],
+    heads: Sequence[Int[Tensor, " _word"]],
     *,
     generator: torch.Generator,
     rank: int = 64,
@@ -80,7 +80,7 @@ def fit_distance(
 
 def fit_depth(
     sentences: Sequence[Sentence],
-    heads: Sequence[Int[Tensor, " word"]],
+    heads: Sequence[Int[Tensor, " _word"]],
     *,
     generator: torch.Generator,
     rank: int = 64,
@@ -103,7 +103,7 @@ def fit_depth(
 
 
 def judge_tree(
-    probe: TreeProbe, sentences: Sequence[Sentence], heads: Sequence[Int[Tensor, " word"]]
+    probe: TreeProbe, sentences: Sequence[Sentence], heads: Sequence[Int[Tensor, " _word"]]
 ) -> TreeScore:
     """How well a distance probe finds the trees of sentences that it never saw."""
     _check(sentences, heads)
@@ -161,7 +161,7 @@ def _square(table: Float[Tensor, "word word"], size: int) -> Float[Tensor, "size
     return torch.nn.functional.pad(table, (0, size - len(table), 0, size - len(table)))
 
 
-def _check(sentences: Sequence[Sentence], heads: Sequence[Int[Tensor, " word"]]) -> None:
+def _check(sentences: Sequence[Sentence], heads: Sequence[Int[Tensor, " _word"]]) -> None:
     if len(sentences) != len(heads) or not sentences:
         raise ValueError(f"{len(heads)} trees for {len(sentences)} sentences: give each its own")
     for row, (x, head) in enumerate(zip(sentences, heads, strict=True)):
