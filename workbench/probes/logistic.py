@@ -26,6 +26,9 @@ from workbench.probes.descent import Objectives, Preconditioner, Space, lowest, 
 MOST_NUMBERS = 4_000_000
 """How many scores are held at once."""
 
+SMALLEST = 1e-6
+"""Gradients of the zero probe below this count as this large: float32 sees nothing smaller."""
+
 ROUGH = 1e-5
 """The relative gradient down to which float32 is used."""
 
@@ -164,12 +167,15 @@ def _optimum(
     weight = space.x.new_zeros(shape)
     zero = exact.size(pulled(space, exact.residual(pushed(space, weight))))
     rough, near = exact.to(torch.float32), space.to(torch.float32)
-    goal = zero * max(tolerance, ROUGH)
-    start, one = lowest(near, rough, turn, weight.float(), goal=goal.float(), most=most)
+    # Labels that nothing speaks for have no gradient at zero to be relative to.
+    zero = zero.clamp(min=SMALLEST)
+    goal = (zero * max(tolerance, ROUGH)).clamp(min=SMALLEST)
+    short = min(most, 300)  # float32 may not get there: float64 goes on from where it is
+    start, one = lowest(near, rough, turn, weight.float(), goal=goal.float(), most=short)
     weight, two = lowest(space, exact, turn, start.double(), goal=zero * tolerance, most=most)
     scores = pushed(space, weight)
     gradient = pulled(space, exact.residual(scores)) + exact.penalty * weight
-    relative = exact.size(gradient) / zero.clamp(min=1e-300)
+    relative = exact.size(gradient) / zero
     return _Found(weight, exact.loss(weight, scores), relative), one + two
 
 

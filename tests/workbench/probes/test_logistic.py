@@ -142,3 +142,10 @@ def test_a_constant_activation_and_a_rank_deficient_layer_are_no_trouble():
     probe = probes.fit(x, y)
     assert probe.gradient <= 1e-6
     assert_close(probe.weight[0, 7], torch.tensor(0.0))
+
+
+def test_labels_that_nothing_speaks_for_have_the_zero_probe():
+    x = torch.eye(2).repeat(10, 1)
+    y = torch.tensor([0, 0, 1, 1]).repeat(5)
+    probe = probes.fit(x, y, l2=1e-3)
+    assert_close(probe.weight, torch.zeros(1, 2), atol=1e-6, rtol=0)
