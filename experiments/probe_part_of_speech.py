@@ -31,7 +31,7 @@ class Config:
     seed: int = 0
 
 
-REHEARSAL = Config(model="tiny", sentences=8, layers=(0, 1), shuffles=2)
+REHEARSAL = Config(model="tiny", sentences=16, layers=(0, 1), shuffles=2)
 """The same study in a second on a CPU, with no download: what the tests run."""
 
 

@@ -33,7 +33,8 @@ def control_labels(
 ) -> Int[Tensor, "labels example"]:
     """The control task of Hewitt & Liang (2019): every type has a label of its own at random.
 
-    Drawn from how often labels are; a draw in which a label is missing is drawn again.
+    Drawn from how often labels are; a draw in which a label is in too few groups for folds (fewer
+    than 8, or than the task's own rarest) is drawn again.
     """
     if examples.types is None:
         raise ValueError(
@@ -45,17 +46,23 @@ def control_labels(
     if kinds < classes:
         raise ValueError(f"{kinds} types cannot carry {classes} labels: a control task needs more")
     share = y.bincount(minlength=classes).float().cpu()
+    enough = min(8, _spread(examples, y, classes))
     made: list[Tensor] = []
     for _ in range(1000 * max(count, 1)):
         if len(made) == count:
             break
         drawn = torch.multinomial(share, kinds, replacement=True, generator=generator)
         labels = drawn.to(y.device)[member]
-        if len(labels.unique()) == classes:
+        if _spread(examples, labels, classes) >= enough:
             made.append(labels)
     if len(made) < count:
         raise ValueError(f"{kinds} types are too few to carry all {classes} labels by chance")
     return torch.stack(made) if made else y.new_zeros(0, len(y))
+
+
+def _spread(examples: Examples, labels: Int[Tensor, " example"], classes: int) -> int:
+    """In how many groups the rarest label is."""
+    return min(len(examples.groups[labels == one].unique()) for one in range(classes))
 
 
 def control_ceiling(examples: Examples, splits: Splits) -> float:

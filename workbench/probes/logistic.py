@@ -98,6 +98,7 @@ def solve(
     space, scale, back = _space(x, problems.parts)
     scale = torch.ones_like(scale) if problems.units == "all" else scale
     turn = Preconditioner.of(space, problems.l2, 1 / (2 * problems.classes))
+    turn = turn.with_parts(space, problems.parts, scale)
     size = max(1, MOST_NUMBERS // (len(x) * _rows(problems)))
     weight, bias, loss, gradient, steps = [], [], [], [], 0
     for rows in torch.arange(len(problems), device=x.device).split(size):
@@ -134,10 +135,11 @@ def _space(
     x: Float[Tensor, "example d_model"], parts: Bool[Tensor, "part example"]
 ) -> tuple[Space, Float[Tensor, "part column"], _Back]:
     """One layer nearly standardised, the parts' own standard deviations there, and the way back."""
-    x = x.double()
+    rounding, x = 8 * torch.finfo(x.dtype).eps, x.double()
     mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0)
-    deviation = torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)
-    moved = (x - mean) / deviation
+    varies = deviation > rounding * mean.abs()  # what only rounding moves is constant
+    deviation = torch.where(varies, deviation, 1.0)
+    moved = torch.where(varies, (x - mean) / deviation, 0.0)
     share = parts.double() / parts.sum(dim=1, keepdim=True)
     scale = (share @ moved.square() - (share @ moved).square()).clamp(min=0).sqrt()
     scale = torch.where(scale > 1e-6, scale, 1.0)  # what is constant in its part
@@ -157,7 +159,7 @@ def _objectives(problems: Problems, scale: Float[Tensor, "part column"]) -> Obje
         target = labels[:, None].double()
     else:
         target = one_hot(labels, problems.classes).double().movedim(-1, 1).contiguous()
-    return Objectives(share, target, penalty, scale, problems.l2.double())
+    return Objectives(share, target, penalty, scale, problems.l2.double(), problems.part)
 
 
 def _optimum(
