@@ -89,9 +89,13 @@ class Preconditioner:
         parts: Bool[Tensor, "part example"],
         scale: Float[Tensor, "part column"],
     ) -> "Preconditioner":
-        """Knowing what each part spans that has fewer than two examples for every column."""
+        """Knowing what each part spans that is unlike the whole.
+
+        Those with fewer than two examples for every column, or a column that hardly varies there.
+        """
+        unlike = (parts.sum(dim=1) < 2 * space.x.shape[1]) | (scale.amin(dim=1) < 0.3)
         own = []
-        for number in (parts.sum(dim=1) < 2 * space.x.shape[1]).nonzero()[:, 0].tolist():
+        for number in unlike.nonzero()[:, 0].tolist():
             x = space.x[parts[number]] / scale[number]
             _, sizes, rows = torch.linalg.svd(x, full_matrices=False)
             own.append((number, rows.T.float(), (sizes.square() / len(x)).float()))

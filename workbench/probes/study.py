@@ -82,6 +82,15 @@ def study(
         what=examples.what,
         model=examples.model or "no model",
         model_digest=examples.model_digest,
+        caveat=_caveat(shuffles),
+    )
+
+
+def _caveat(shuffles: int) -> str:
+    if shuffles >= 19:
+        return ""
+    return (
+        f"Caveat: {shuffles} shuffles allow no p below {1 / (1 + shuffles):.2g}; take 19 or more."
     )
 
 
