@@ -81,7 +81,9 @@ class Preconditioner:
     basis: Float[Tensor, "column column"]
     values: Float[Tensor, " column"]
     inverses: tuple[tuple[float, Float[Tensor, "column column"]], ...] = ()
-    own: tuple[tuple[int, Float[Tensor, "column direction"], Float[Tensor, " direction"]], ...] = ()
+    own: tuple[
+        tuple[int, Float[Tensor, "column _direction"], Float[Tensor, " _direction"]], ...
+    ] = ()
 
     def with_parts(
         self,
