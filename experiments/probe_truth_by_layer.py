@@ -49,6 +49,7 @@ def run(config: Config) -> probes.ProbeStudy:
         task=labelled.name,
         folds="held out",
         baselines={"untrained model": probes.features_of(untrained, labelled)},
+        l2=(1e-3, 1e-2, 1e-1, 1.0),
         shuffles=config.shuffles,
         seed=config.seed,
     )
