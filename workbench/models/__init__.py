@@ -8,6 +8,7 @@ from workbench.models.bridge import Model, Origin, wrap
 from workbench.models.load import known, load
 from workbench.models.surgery import save
 from workbench.models.text import chat, prompts, words
+from workbench.models.untrained import untrained
 
 __all__ = [
     "Model",
@@ -19,6 +20,7 @@ __all__ = [
     "prompts",
     "save",
     "surgery",
+    "untrained",
     "words",
     "wrap",
 ]

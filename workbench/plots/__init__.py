@@ -56,6 +56,7 @@ from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.likeness import draw_head_similarity, draw_substitution
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
+from workbench.plots.probes import draw_probe_study
 from workbench.plots.pruning_curves import draw_pruning_curve, draw_pruning_study
 from workbench.plots.redundancy import (
     draw_backups,
@@ -65,6 +66,7 @@ from workbench.plots.redundancy import (
 )
 from workbench.plots.self_repair import draw_self_repair
 from workbench.plots.style import encoded
+from workbench.probes import ProbeStudy
 
 __all__ = ["AttentionView", "attention", "draw", "interactive", "png", "save"]
 
@@ -109,6 +111,7 @@ draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)
 draw.register(AcdcCircuit, draw_acdc_circuit)
 draw.register(Minimality, draw_minimality)
+draw.register(ProbeStudy, draw_probe_study)
 
 
 @singledispatch
