@@ -5,7 +5,21 @@ Knows where weights come from; does not know what will be asked of them.
 
 from workbench.models import planted
 from workbench.models.bridge import Model, Origin, wrap
+from workbench.models.encoder import Encoder, embed, wrap_encoder
 from workbench.models.load import known, load
 from workbench.models.text import chat, prompts, words
 
-__all__ = ["Model", "Origin", "chat", "known", "load", "planted", "prompts", "words", "wrap"]
+__all__ = [
+    "Encoder",
+    "Model",
+    "Origin",
+    "chat",
+    "embed",
+    "known",
+    "load",
+    "planted",
+    "prompts",
+    "words",
+    "wrap",
+    "wrap_encoder",
+]
