@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from workbench import probes
+from workbench.probes.fitting import product
+from workbench.probes.logistic import solve
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_every_fit_is_as_good_as_scipys_on_the_same_rows(noisy, reference, classes):
+    examples = noisy(classes=classes)
+    splits = probes.k_fold(examples, 3, seed=0)
+    # Two classes as a softmax have half the weight in each of two rows: half the penalty.
+    l2 = (1e-3, 1e-2, 1e-1, 1.0)
+    fits = probes.fit_each(examples, splits, l2=l2)
+    for layer, x in enumerate(examples.x):
+        for fold, (train, test) in enumerate(splits):
+            for place, strength in enumerate(l2):
+                softmax = strength * (2 if classes == 2 else 1)
+                loss, weight, bias = reference(x[train], examples.y[train], softmax)
+                assert float(fits.loss[layer, fold, 0, place]) <= loss * (1 + 1e-6)
+                assert float(fits.loss[layer, fold, 0, place]) >= loss * (1 - 1e-6)
+                theirs = np.argmax(x[test].double().numpy() @ weight.T + bias, axis=1)
+                ours = fits.probe(layer, fold=fold, l2=place).predict(x[test]).numpy()
+                assert (ours == theirs).mean() > 0.995
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_each_fit_equals_scikit_learns(noisy, classes):
+    linear = pytest.importorskip("sklearn.linear_model")
+    examples = noisy(classes=classes)
+    splits = probes.k_fold(examples, 3, seed=0)
+    fits = probes.fit_each(examples, splits, l2=(1e-3, 1e-1))
+    for layer, x in enumerate(examples.x):
+        for fold, (train, test) in enumerate(splits):
+            inside = x[train].double()
+            mean, deviation = inside.mean(0), inside.std(0, correction=0)
+            for place, l2 in enumerate(fits.l2):
+                theirs = linear.LogisticRegression(
+                    C=1 / (l2 * int(train.sum())), tol=1e-10, max_iter=10000
+                ).fit(((inside - mean) / deviation).numpy(), examples.y[train].numpy())
+                chance = theirs.predict_proba(((inside - mean) / deviation).numpy())
+                right = chance[np.arange(len(chance)), examples.y[train].numpy()]
+                loss = -np.log(right).mean() + l2 / 2 * (theirs.coef_**2).sum()
+                assert float(fits.loss[layer, fold, 0, place]) <= loss * (1 + 1e-4)
+                guess = theirs.predict(((x[test].double() - mean) / deviation).numpy())
+                ours = fits.probe(layer, fold=fold, l2=place).predict(x[test]).numpy()
+                assert (ours == guess).mean() >= 0.995
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_fitted_probe_cannot_be_improved(noisy, classes):
+    examples = noisy(layers=1, classes=classes)
+    x, y = examples.x[0].double(), examples.y
+    probe = probes.fit(x, y, l2=1e-2, tolerance=1e-9)
+    deviation = x.std(0, correction=0)
+
+    def objective(weight, bias):
+        chance = (x @ weight.T + bias) if classes > 2 else None
+        if classes == 2:
+            score = (x @ weight.T + bias)[:, 0]
+            loss = torch.nn.functional.softplus(torch.where(y == 1, -score, score)).mean()
+        else:
+            loss = torch.nn.functional.cross_entropy(chance, y)
+        return loss + 1e-2 / 2 * (weight * deviation).square().sum()
+
+    best = objective(probe.weight, probe.bias)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        for size in (1e-4, 1e-2):
+            weight = torch.randn(probe.weight.shape, generator=generator, dtype=torch.float64)
+            bias = torch.randn(probe.bias.shape, generator=generator, dtype=torch.float64)
+            assert objective(probe.weight + size * weight, probe.bias + size * bias) > best
+
+
+def test_many_problems_at_once_are_each_what_they_are_alone(noisy):
+    examples = noisy(layers=1)
+    splits = probes.k_fold(examples, 4, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    shuffled = torch.stack(
+        [examples.y[torch.randperm(len(examples), generator=generator)] for _ in range(3)]
+    )
+    fits = probes.fit_each(examples, splits, l2=(1e-3, 1e-2, 1.0), label_sets=shuffled)
+    for fold, (train, _) in enumerate(splits):
+        for labels in range(3):
+            alone = probes.fit(examples.x[0][train], shuffled[labels][train], l2=1e-2)
+            together = fits.probe(0, fold=fold, labels=labels, l2=1)
+            assert_close(together.weight, alone.weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_rotation_of_white_data_rotates_the_probe(noisy):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 8, generator=generator, dtype=torch.float64)
+    x = x - x.mean(0)
+    x = x @ torch.linalg.inv(torch.linalg.cholesky(x.T @ x / len(x)).T)
+    y = (x[:, 0] + torch.randn(200, generator=generator) > 0).long()
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=generator, dtype=torch.float64))[0]
+    plain, turned = (probes.fit(one, y, l2=1e-2, tolerance=1e-10) for one in (x, x @ turn))
+    assert_close(turned.weight, plain.weight @ turn, rtol=1e-7, atol=1e-8)
+
+
+def test_units_of_the_activations_do_not_matter(noisy):
+    examples = noisy(layers=1)
+    x = examples.x[0]
+    scale = torch.logspace(-3, 3, x.shape[1])
+    plain = probes.fit(x, examples.y)
+    scaled = probes.fit(x * scale + 5 * scale, examples.y)
+    assert_close(scaled.scores(x * scale + 5 * scale), plain.scores(x), rtol=1e-3, atol=1e-3)
+
+
+def test_a_planted_direction_is_found():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 20, generator=generator)
+    direction = torch.randn(20, generator=generator)
+    direction = direction / direction.norm()
+    y = (x @ direction + 0.1 * torch.randn(4000, generator=generator) > 0).long()
+    probe = probes.fit(x, y, l2=1e-3)
+    assert float(probe.direction @ direction) > 0.99
+
+
+def test_a_fit_that_does_not_get_there_says_so(noisy):
+    examples = noisy(layers=1)
+    splits = probes.k_fold(examples, 3, seed=0)
+    problems = product(splits, examples.y[None], (1e-4,), 2)
+    with pytest.raises(RuntimeError, match=r"stopped at a relative gradient .* asked for 1\.0e-10"):
+        solve(examples.x[0], problems, tolerance=1e-10, most=2)
+
+
+def test_no_regularisation_is_refused(noisy):
+    examples = noisy(layers=1)
+    with pytest.raises(ValueError, match="l2 is positive"):
+        probes.fit(examples.x[0], examples.y, l2=0.0)
+
+
+def test_a_constant_activation_and_a_rank_deficient_layer_are_no_trouble():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 3, generator=generator) @ torch.randn(3, 50, generator=generator)
+    x[:, 7] = 4.0
+    y = (torch.arange(30) % 2).long()
+    probe = probes.fit(x, y)
+    assert probe.gradient <= 1e-6
+    assert_close(probe.weight[0, 7], torch.tensor(0.0))
