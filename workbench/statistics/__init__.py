@@ -18,6 +18,7 @@ from workbench.statistics.permutation import (
     benjamini_hochberg,
     permutation_test,
 )
+from workbench.statistics.placebo import PlaceboTest, placebo_test
 from workbench.statistics.randomness import Randomness, derive
 from workbench.statistics.ranks import auroc, rank_correlation
 from workbench.statistics.tables import table
@@ -26,6 +27,7 @@ __all__ = [
     "Bounds",
     "Estimate",
     "PermutationTest",
+    "PlaceboTest",
     "Randomness",
     "auroc",
     "benjamini_hochberg",
@@ -33,6 +35,7 @@ __all__ = [
     "derive",
     "estimate",
     "permutation_test",
+    "placebo_test",
     "proportion",
     "rank_correlation",
     "table",
