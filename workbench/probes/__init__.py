@@ -22,6 +22,7 @@ from workbench.probes.placebos import Placebos
 from workbench.probes.probe import LinearProbe, Probe
 from workbench.probes.splits import Splits, held_out, k_fold
 from workbench.probes.use import Push, Use, text_loss, use
+from workbench.probes.words import word_features
 
 __all__ = [
     "Amnesia",
@@ -53,4 +54,5 @@ __all__ = [
     "projection",
     "text_loss",
     "use",
+    "word_features",
 ]

@@ -222,9 +222,7 @@ def _decoded(examples: Examples, method: Erasure, *, seed: int) -> tuple[Tensor,
     return right, after
 
 
-def _check_same(
-    model: HookedModel, task: Task, examples: Examples, site: Site, at: Tensor
-) -> None:
+def _check_same(model: HookedModel, task: Task, examples: Examples, site: Site, at: Tensor) -> None:
     if len(examples) != len(task):
         raise ValueError(
             f"{len(examples)} examples for {len(task)} prompts of {task.name}: give those of its "
