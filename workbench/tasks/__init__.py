@@ -18,10 +18,12 @@ from workbench.tasks.planted import brackets, gate, planted
 from workbench.tasks.readers import read_counterfact, read_eap_ig, read_feature_circuits
 from workbench.tasks.solved import Solved, solved
 from workbench.tasks.spans import read_spans
+from workbench.tasks.syntaxgym import RegionSuite, read_syntaxgym
 from workbench.tasks.task import Task
 
 __all__ = [
     "LabelledWords",
+    "RegionSuite",
     "SentencePairs",
     "Solved",
     "Task",
@@ -45,5 +47,6 @@ __all__ = [
     "read_feature_circuits",
     "read_function_vectors",
     "read_spans",
+    "read_syntaxgym",
     "solved",
 ]

@@ -1,6 +1,5 @@
 """Which tokens a stretch of text became, for any tokenizer."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,5 +75,9 @@ def _followed(tokenizer: Any, text: str, ids: list[int]) -> list[Span]:
 def _agreement(decoded: str, text: str) -> int:
     """How many characters of `text` the decoded string has, whatever spaces begin either."""
     ahead = len(text) - len(text.lstrip())
-    common = os.path.commonprefix([decoded.lstrip(), text.lstrip()])
-    return ahead + len(common) if common else 0
+    common = 0
+    for one, other in zip(decoded.lstrip(), text.lstrip(), strict=False):
+        if one != other:
+            break
+        common += 1
+    return ahead + common if common else 0

@@ -52,7 +52,7 @@ def test_what_leaves_each_layer_is_what_the_library_computes(pair, uneven):
 
 def test_asking_for_logits_is_an_error_that_says_what_to_do(pair, uneven):
     model, _ = pair
-    with pytest.raises(NoLogits, match="without a language-model head.*capture"):
+    with pytest.raises(NoLogits, match=r"without a language-model head.*capture"):
         model(uneven)
     with pytest.raises(NoLogits, match="no logits"):
         capture(model, uneven, [Site("resid_post", 0)], logits="last")

@@ -141,7 +141,7 @@ def test_on_reinitialised_models_meaningless_labels_are_called_used_at_the_state
     assert called <= 6, f"{called} of {trials}"
 
 
-def _task(clean, corrupt, answer):  # noqa: N802
+def _task(clean, corrupt, answer):
     return tasks.Task(
         "noise", Prompts.of(clean), Prompts.of(corrupt), answer, answer + 1, {},
         torch.zeros(len(clean)).long(),

@@ -1,5 +1,7 @@
 """Words and their labels, found again in the tokens of any tokenizer."""
 
+from itertools import pairwise
+
 import pytest
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE, Unigram, WordPiece
@@ -92,7 +94,7 @@ def test_every_word_is_at_tokens_that_cover_it_and_no_other_word(kind, text):
         assert low <= start and stop <= high
         assert text[low:start].strip() == "" and text[stop:high].strip() == ""
     tokens = [set(range(first, last + 1)) for first, last in found]
-    assert all(not one & other for one, other in zip(tokens, tokens[1:], strict=False))
+    assert all(not one & other for one, other in pairwise(tokens))
 
 
 @pytest.mark.parametrize("kind", ["byte", "sentencepiece"])
@@ -108,7 +110,7 @@ def test_without_offsets_words_are_found_at_the_same_tokens(kind, text):
 
 def test_what_decodes_to_something_else_is_refused_without_offsets():
     slow = Slow(_word_piece())
-    with pytest.raises(UnfitError, match="gives no offsets.*take a fast tokenizer"):
+    with pytest.raises(UnfitError, match=r"gives no offsets.*take a fast tokenizer"):
         align(slow, "THE KEY", [(0, 3)])
 
 
