@@ -5,6 +5,7 @@ says that it is not; splits keep groups whole; what is chosen is chosen inside t
 """
 
 from workbench.probes.amnesic import Amnesia, amnesic
+from workbench.probes.completeness import Completeness, completeness
 from workbench.probes.concepts import Tcav, concept_direction, tcav
 from workbench.probes.erasure import (
     Eraser,
@@ -29,9 +30,12 @@ from workbench.probes.steering import SteeringCurve, steer, steering_vector
 from workbench.probes.transfer import Transfer, transfer
 from workbench.probes.use import Push, Use, text_loss, use
 from workbench.probes.words import word_features
+from workbench.probes.likelihood import Before, sentence_logprob, surprisal
 
 __all__ = [
     "Amnesia",
+    "Before",
+    "Completeness",
     "Eraser",
     "Examples",
     "Fits",
@@ -48,6 +52,7 @@ __all__ = [
     "Transfer",
     "Use",
     "amnesic",
+    "completeness",
     "concept_direction",
     "eraser",
     "examples",

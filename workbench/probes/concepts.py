@@ -1,5 +1,6 @@
 """Does a concept that activations carry push the model's answer? (TCAV, Kim et al. 2018)"""
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,8 +213,10 @@ def _layer(
         einsum(slopes.double(), one, "batch d, run d -> run batch") for one in (own, random)
     )
     scores = [(one > 0).double().mean(dim=1).numpy() for one in (derivative, others)]
-    constant = all(one.std() == 0 for one in scores)
-    p = 1.0 if constant else float(stats.ttest_ind(*scores, equal_var=False).pvalue)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # runs with the same score warn; without spread p is NaN
+        p = float(stats.ttest_ind(*scores, equal_var=False).pvalue)
+    p = 1.0 if np.isnan(p) else p
     return _Layer(derivative, others, p, _accuracy(inside, outside[draws.against[0]]))
 
 

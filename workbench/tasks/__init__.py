@@ -7,9 +7,12 @@ from public files. Does not know how activations are read.
 from workbench.tasks.agreement import agreement
 from workbench.tasks.conllu import read_conllu
 from workbench.tasks.demonstrations import read_function_vectors
+from workbench.tasks.feelings import feeling_sentences, feelings
+from workbench.tasks.grammar import grammar
 from workbench.tasks.greater_than import greater_than
 from workbench.tasks.induction import induction
 from workbench.tasks.ioi import ioi
+from workbench.tasks.join import joined
 from workbench.tasks.knowledge import capitals, gender, hypernymy
 from workbench.tasks.labelled import LabelledWords
 from workbench.tasks.make import from_frame, make, read_csv
@@ -30,13 +33,17 @@ __all__ = [
     "agreement",
     "brackets",
     "capitals",
+    "feeling_sentences",
+    "feelings",
     "from_frame",
     "gate",
     "gender",
+    "grammar",
     "greater_than",
     "hypernymy",
     "induction",
     "ioi",
+    "joined",
     "make",
     "pairs",
     "planted",
