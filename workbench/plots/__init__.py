@@ -32,11 +32,28 @@ from workbench.plots.circuits import (
     draw_faithfulness_curve,
     draw_minimality,
 )
+from workbench.plots.concepts import (
+    draw_amnesia,
+    draw_steering,
+    draw_tcav,
+    draw_transfer,
+    draw_use,
+)
 from workbench.plots.heads import draw_head_effects
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
+from workbench.plots.likelihood import draw_minimal_pairs, draw_region_surprisal
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
 from workbench.plots.style import encoded
+from workbench.probes import (
+    Amnesia,
+    MinimalPairs,
+    RegionSurprisal,
+    SteeringCurve,
+    Tcav,
+    Transfer,
+    Use,
+)
 
 __all__ = ["draw", "png", "save"]
 
@@ -68,6 +85,13 @@ draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)
 draw.register(AcdcCircuit, draw_acdc_circuit)
 draw.register(Minimality, draw_minimality)
+draw.register(Amnesia, draw_amnesia)
+draw.register(Use, draw_use)
+draw.register(Tcav, draw_tcav)
+draw.register(SteeringCurve, draw_steering)
+draw.register(Transfer, draw_transfer)
+draw.register(MinimalPairs, draw_minimal_pairs)
+draw.register(RegionSurprisal, draw_region_surprisal)
 
 
 def save(result_or_figure: object, path: Path | str) -> None:

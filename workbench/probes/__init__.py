@@ -20,7 +20,7 @@ from workbench.probes.erasure import (
 )
 from workbench.probes.examples import Examples, examples, features, from_store
 from workbench.probes.fitting import Fits, fit, fit_each, held_out_scores
-from workbench.probes.likelihood import sentence_logprob, surprisal
+from workbench.probes.likelihood import Before, sentence_logprob, surprisal
 from workbench.probes.minimal_pairs import MinimalPairs, minimal_pairs
 from workbench.probes.placebos import Placebos
 from workbench.probes.probe import LinearProbe, Probe
@@ -30,7 +30,6 @@ from workbench.probes.steering import SteeringCurve, steer, steering_vector
 from workbench.probes.transfer import Transfer, transfer
 from workbench.probes.use import Push, Use, text_loss, use
 from workbench.probes.words import word_features
-from workbench.probes.likelihood import Before, sentence_logprob, surprisal
 
 __all__ = [
     "Amnesia",
