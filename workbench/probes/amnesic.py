@@ -50,7 +50,7 @@ class Amnesia(Result):
     given_back: Float[Tensor, " layer"] = field(
         metadata={"means": "mean change when the class means are put back"}
     )
-    placebo: Float[Tensor, "layer placebo"] = field(
+    placebo: Float[Tensor, "layer draw"] = field(
         metadata={"means": "mean change by each random erasure"}
     )
     per_prompt: Float[Tensor, "layer batch"] = field(

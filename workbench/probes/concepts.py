@@ -47,10 +47,10 @@ class Tcav(Result):
     accuracy: Float[Tensor, " layer"] = field(
         metadata={"means": "held-out accuracy of the concept's classifiers"}
     )
-    random: Float[Tensor, "layer concept"] = field(
+    random: Float[Tensor, "layer draw"] = field(
         metadata={"means": "sensitivity of random concepts"}
     )
-    random_score: Float[Tensor, "layer concept"] = field(
+    random_score: Float[Tensor, "layer draw"] = field(
         metadata={"means": "score of random concepts"}
     )
     per_prompt: Float[Tensor, "layer batch"] = field(

@@ -30,7 +30,7 @@ class MinimalPairs(Result):
     p: Float[Tensor, " phenomenon"] = field(metadata={"means": "adjusted p-value against 1/2"})
     count: Int[Tensor, " phenomenon"] = field(metadata={"means": "pairs"})
     difference: Float[Tensor, " pair"] = field(metadata={"means": "log p(good) - log p(bad)"})
-    phenomenon: Int[Tensor, " pair"] = field(metadata={"means": "which phenomenon"})
+    member: Int[Tensor, " pair"] = field(metadata={"means": "which of the phenomena"})
     longer: Int[Tensor, " pair"] = field(
         metadata={"means": "tokens of the good sentence minus those of the bad one"}
     )
@@ -107,7 +107,7 @@ def minimal_pairs(
         p=statistics.benjamini_hochberg(p).float(),
         count=count,
         difference=difference,
-        phenomenon=pairs.group,
+        member=pairs.group,
         longer=pairs.good.lengths - pairs.bad.lengths,
         phenomena=list(pairs.phenomena),
         overall=statistics.estimate(right, groups=groups, seed=seed),

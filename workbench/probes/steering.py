@@ -29,7 +29,7 @@ class SteeringCurve(Result):
     effect: Float[Tensor, " strength"] = field(metadata={"means": "mean change in the metric"})
     low: Float[Tensor, " strength"] = field(metadata={"means": "lower 95 % bound of effect"})
     high: Float[Tensor, " strength"] = field(metadata={"means": "upper 95 % bound of effect"})
-    placebo: Float[Tensor, "placebo strength"] = field(
+    placebo: Float[Tensor, "draw strength"] = field(
         metadata={"means": "mean change by random vectors as long"}
     )
     loss: Float[Tensor, " strength"] = field(metadata={"means": "mean change in loss on text"})

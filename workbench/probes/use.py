@@ -46,13 +46,13 @@ class Use(Result):
     per_prompt: Float[Tensor, " batch"] = field(
         metadata={"means": "change in the metric of each prompt"}
     )
-    placebo: Float[Tensor, " placebo"] = field(
+    placebo: Float[Tensor, " draw"] = field(
         metadata={"means": "mean change by each random direction"}
     )
     baseline: Float[Tensor, " batch"] = field(metadata={"means": "the metric without a change"})
     loss: float
     loss_p: float
-    loss_placebo: Float[Tensor, " placebo_on_text"] = field(
+    loss_placebo: Float[Tensor, " draw_on_text"] = field(
         metadata={"means": "change in loss on running text by random directions"}
     )
     change: str

@@ -44,7 +44,7 @@ def _prompts(parts: list[Prompts]) -> Prompts:
     return Prompts(torch.cat(rows), torch.cat([one.lengths for one in parts]))
 
 
-def _filled(parts: list[Int[Tensor, "batch ids"]]) -> Int[Tensor, "batch ids"]:
+def _filled(parts: list[Tensor]) -> Int[Tensor, "batch ids"]:
     width = max(one.shape[1] for one in parts)
     pad = torch.nn.functional.pad
     return torch.cat([pad(one, (0, width - one.shape[1]), value=ABSENT) for one in parts])
