@@ -41,10 +41,9 @@ def run(config: Config) -> probes.Tcav:
     """sentences -> model -> a direction at every layer -> the metric's derivative along it"""
     model = models.load(config.model)
     task = tasks.feelings(model, prompts=config.prompts, seed=config.seed)
-    concept, plain = (
-        tasks.feeling_sentences(feeling, count=count, seed=config.seed)
-        for feeling, count in ((config.feeling, config.examples), ("neutral", 4 * config.examples))
-    )
+    count, seed = config.examples, config.seed
+    concept = tasks.feeling_sentences(config.feeling, count=count, seed=seed)
+    plain = tasks.feeling_sentences("neutral", count=4 * count, seed=seed)
     return probes.tcav(
         model, task, models.prompts(model, concept), models.prompts(model, plain),
         metric=metrics.logit_diff, name=f"a {config.feeling} sentence",

@@ -224,7 +224,8 @@ def ridge_probe(
 def _orthonormal(rows: Tensor, against: Tensor | None = None) -> Float64[Tensor, "direction d"]:
     """An orthonormal basis of the span of `rows`, outside the span of the orthonormal `against`."""
     rows = rows.double()
-    for _ in range(2 if against is not None and len(against) else 0):
+    for _ in range(0 if against is None else 2):  # once more, for what rounding left
+        assert against is not None
         rows = rows - rows @ against.T @ against
     _, size, basis = torch.linalg.svd(rows, full_matrices=False)
     return basis[size > _NOTHING * size.max().clamp(min=torch.finfo(rows.dtype).tiny)]

@@ -23,7 +23,7 @@ _FRAMES = (
 
 
 def feelings(model: Any, *, prompts: int, seed: int) -> Task:
-    """Who says what they feel? "Mary went to the park because she was very" happy, not sad.
+    """Who says what they feel? "Then Mary went to the park because she was very" happy, not sad.
 
     Nothing in the clean or the corrupt prompt, which is about another person, speaks for either,
     so there is no right answer: the task measures where a change moves the model. One group for
@@ -33,8 +33,8 @@ def feelings(model: Any, *, prompts: int, seed: int) -> Task:
     men = enough(model, words.MEN, what="names", least=2)
     places = enough(model, words.PLACES, what="places", least=1)
     frames = (
-        "{name} went to the {place} because {who} was very",
-        "{name} stayed at the {place} and {who} was so",
+        "Then {name} went to the {place} because {who} was very",
+        "Today {name} stayed at the {place} and {who} was so",
         "When {name} left the {place} {who} was very",
     )
 

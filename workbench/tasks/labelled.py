@@ -136,10 +136,16 @@ def _gathered(
     number_of = {label: index for index, label in enumerate(names)}
     place = {group: index for index, group in enumerate(members)}
     return LabelledWords(
-        name, prompts, tuple(words), names, members,
-        *(torch.tensor(one) for one in (sentence, first, last)),
-        torch.tensor([number_of[one] for one in labels]),
-        torch.tensor(head),
-        torch.tensor([place[one] for one in groups]),
-        dropped,
-    )  # fmt: skip
+        name=name,
+        prompts=prompts,
+        words=tuple(words),
+        labels=names,
+        groups=members,
+        sentence=torch.tensor(sentence),
+        first=torch.tensor(first),
+        last=torch.tensor(last),
+        label=torch.tensor([number_of[one] for one in labels]),
+        head=torch.tensor(head),
+        group=torch.tensor([place[one] for one in groups]),
+        dropped=dropped,
+    )
