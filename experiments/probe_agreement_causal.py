@@ -15,7 +15,7 @@ Read       Above: accuracy. Below: what the erasure costs in logit difference, b
 Caveat     Erasing guards against linear readers only, and at one token: an effect of zero does not
            show that the number is used nowhere, as it can be read at the subject again.
 
-    python -m experiments.probe_agreement_causal --prompts 64
+    python -m experiments.probe_agreement_causal --prompts 48
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class Config:
     """The run that is reported; every field can be overridden on the command line."""
 
     model: str = "smollm2-135m"
-    prompts: int = 64  # of each kind of attractor
-    placebos: int = 39
+    prompts: int = 24  # of each kind of attractor
+    placebos: int = 29
     seed: int = 0
 
 
