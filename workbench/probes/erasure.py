@@ -215,10 +215,16 @@ def ridge_probe(
 
     `ridge` is in units of the mean variance of a coordinate.
     """
-    seen = moments(x, y, classes=max(2, int(y.max()) + 1))
-    penalty = ridge * seen.scatter.diagonal().mean() * torch.eye(x.shape[1]).to(seen.scatter)
-    weight = (torch.linalg.pinv(seen.scatter + penalty, hermitian=True) @ seen.cross).T
-    return weight, seen.label_mean - weight @ seen.mean
+    hot = one_hot(y, max(2, int(y.max()) + 1)).double()
+    away, target = x.double() - x.double().mean(dim=0), hot - hot.mean(dim=0)
+    penalty = ridge * float(away.square().sum()) / x.shape[1]
+    if penalty > 0 and len(x) < x.shape[1]:  # the same weights, from the smaller of two systems
+        inner = away @ away.T + penalty * torch.eye(len(x)).to(away)
+        weight = (away.T @ torch.linalg.solve(inner, target)).T
+    else:
+        outer = away.T @ away + penalty * torch.eye(x.shape[1]).to(away)
+        weight = (torch.linalg.pinv(outer, hermitian=True) @ (away.T @ target)).T
+    return weight, hot.mean(dim=0) - weight @ x.double().mean(dim=0)
 
 
 def _orthonormal(rows: Tensor, against: Tensor | None = None) -> Float64[Tensor, "direction d"]:

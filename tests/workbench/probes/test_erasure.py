@@ -173,3 +173,14 @@ def test_the_helper_of_the_tests_is_the_moments_own(three):
     x, y = three
     seen = erasure.moments(x, y)
     assert_close(seen.cross / seen.count, _cross_covariance(x, y))
+
+
+def test_the_ridge_probe_is_the_same_from_either_system():
+    generator = torch.Generator().manual_seed(6)
+    x, y = torch.randn(10, 16, generator=generator), torch.arange(10) % 2
+    small, _ = erasure.ridge_probe(x, y, ridge=0.1)
+    away = (x - x.mean(0)).double()
+    hot = torch.nn.functional.one_hot(y).double() - 0.5
+    penalty = 0.1 * away.square().sum() / 16
+    large = torch.linalg.solve(away.T @ away + penalty * torch.eye(16), away.T @ hot).T
+    assert_close(small, large)
