@@ -8,6 +8,7 @@ from workbench.models.bridge import Model, Origin, wrap
 from workbench.models.encoder import Encoder, embed, wrap_encoder
 from workbench.models.load import known, load
 from workbench.models.text import chat, prompts, words
+from workbench.models.untrained import untrained
 
 __all__ = [
     "Encoder",
@@ -19,6 +20,7 @@ __all__ = [
     "load",
     "planted",
     "prompts",
+    "untrained",
     "words",
     "wrap",
     "wrap_encoder",

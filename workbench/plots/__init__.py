@@ -44,10 +44,12 @@ from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.likelihood import draw_minimal_pairs, draw_region_surprisal
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
+from workbench.plots.probes import draw_probe_study
 from workbench.plots.style import encoded
 from workbench.probes import (
     Amnesia,
     MinimalPairs,
+    ProbeStudy,
     RegionSurprisal,
     SteeringCurve,
     Tcav,
@@ -92,6 +94,7 @@ draw.register(SteeringCurve, draw_steering)
 draw.register(Transfer, draw_transfer)
 draw.register(MinimalPairs, draw_minimal_pairs)
 draw.register(RegionSurprisal, draw_region_surprisal)
+draw.register(ProbeStudy, draw_probe_study)
 
 
 def save(result_or_figure: object, path: Path | str) -> None:

@@ -33,6 +33,7 @@ class Objectives:
     share    of each example in the mean: 0 outside of the row's part
     target   1 where the example is of the class
     scale    the part's standard deviations; gradients are measured in units of its activations
+    part     which part a row is fitted to
     """
 
     share: Float[Tensor, "row 1 example"]
@@ -40,10 +41,12 @@ class Objectives:
     penalty: Float[Tensor, "row 1 column"]
     scale: Float[Tensor, "row 1 column"]
     l2: PerRow
+    part: Int[Tensor, " row"]
 
     def to(self, dtype: torch.dtype) -> "Objectives":
         """The same numbers in another precision."""
-        return Objectives(*(getattr(self, one.name).to(dtype) for one in fields(self)))
+        moved = [getattr(self, one.name).to(dtype) for one in fields(self)[:-1]]
+        return Objectives(*moved, part=self.part)
 
     def rows(self, kept: Bool[Tensor, " row"]) -> "Objectives":
         """Some of the rows."""
@@ -71,12 +74,34 @@ class Preconditioner:
     """Solves (curvature * Gram / examples + l2) step = gradient for every row.
 
     Dense inverses where there are one or two l2, at a fixed curvature; else the eigenbasis, in
-    which every row has a curvature and an l2 of its own.
+    which every row has a curvature and an l2 of its own. Parts with few examples for their width
+    span other directions than all examples do: `own` has what they span, part by part.
     """
 
     basis: Float[Tensor, "column column"]
     values: Float[Tensor, " column"]
     inverses: tuple[tuple[float, Float[Tensor, "column column"]], ...] = ()
+    own: tuple[
+        tuple[int, Float[Tensor, "column _direction"], Float[Tensor, " _direction"]], ...
+    ] = ()
+
+    def with_parts(
+        self,
+        space: Space,
+        parts: Bool[Tensor, "part example"],
+        scale: Float[Tensor, "part column"],
+    ) -> "Preconditioner":
+        """Knowing what each part spans that is unlike the whole.
+
+        Those with fewer than two examples for every column, or a column that hardly varies there.
+        """
+        unlike = (parts.sum(dim=1) < 2 * space.x.shape[1]) | (scale.amin(dim=1) < 0.3)
+        own = []
+        for number in unlike.nonzero()[:, 0].tolist():
+            x = space.x[parts[number]] / scale[number]
+            _, sizes, rows = torch.linalg.svd(x, full_matrices=False)
+            own.append((number, rows.T.float(), (sizes.square() / len(x)).float()))
+        return replace(self, own=tuple(own))
 
     @classmethod
     def of(cls, space: Space, l2: PerRow, curvature: float) -> "Preconditioner":
@@ -96,18 +121,30 @@ class Preconditioner:
             inverses.append((one, torch.cholesky_inverse(root)))
         return cls(gram, gram[0], tuple(inverses))
 
-    def step(self, gradient: Rows, l2: PerRow, curvature: PerRow) -> Rows:
+    def step(self, given: Objectives, gradient: Rows, curvature: PerRow) -> Rows:
         """What a Newton step of that curvature would undo."""
-        flat = gradient.float()
+        scaled = (gradient / given.scale).float()
+        found = self._shared(scaled, given.l2, curvature)
+        for number, basis, values in self.own:
+            mine = given.part == number
+            if not bool(mine.any()):
+                continue
+            l2 = given.l2[mine].float()[:, None, None]
+            inside = scaled[mine] @ basis
+            inverse = 1 / (curvature[mine].float()[:, None, None] * values + l2) - 1 / l2
+            found[mine] = scaled[mine] / l2 + (inside * inverse) @ basis.T
+        return found.to(gradient.dtype) / given.scale
+
+    def _shared(self, flat: Rows, l2: PerRow, curvature: PerRow) -> Rows:
         if self.inverses:
             found = flat @ self.inverses[0][1]
             for one, inverse in self.inverses[1:]:
                 mine = l2.double() == one
                 found[mine] = flat[mine] @ inverse
-            return found.to(gradient.dtype)
+            return found
         values = curvature[:, None] * self.values + l2[:, None]
         values[:, -1] -= l2
-        return (flat @ self.basis / values[:, None].float() @ self.basis.T).to(gradient.dtype)
+        return flat @ self.basis / values[:, None].float() @ self.basis.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +194,7 @@ def _beginning(
     scores = pushed(space, weight)
     gradient = pulled(space, given.residual(scores)) + given.penalty * weight
     curvature = _mean_curvature(given, scores)
-    step = turn.step(gradient, given.l2, curvature)
+    step = turn.step(given, gradient, curvature)
     number = torch.arange(len(weight), device=weight.device)
     steep = total(gradient * step)
     return _Walk(weight, scores, gradient, step, steep, -step, curvature, goal, number)
@@ -174,9 +211,9 @@ def _advanced(
     scores = pushed(space, weight) if fresh else walk.scores + length * moved
     gradient = pulled(space, given.residual(scores)) + given.penalty * weight
     curvature = _mean_curvature(given, scores) if fresh else walk.curvature
-    step = turn.step(gradient, given.l2, curvature)
+    step = turn.step(given, gradient, curvature)
     steep = total(gradient * step)
-    turned = (steep - total(gradient * walk.step)) / walk.steep.clamp(min=1e-300)
+    turned = (steep - total(gradient * walk.step)) / walk.steep.clamp(min=1e-37)
     along = -step + (0.0 if fresh else turned.clamp(min=0)[:, None, None]) * walk.along
     uphill = total(along * gradient) >= 0
     along = torch.where(uphill[:, None, None], -step, along)

@@ -64,7 +64,7 @@ class Eraser:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class CrossMoments:
     """Count, means and covariances of activations and labels: all that an erasure has to see.
 
     Those of two batches are added by `+`, and are then those of both together.
@@ -76,11 +76,11 @@ class Moments:
     scatter: Float64[Tensor, "d_model d_model"]
     cross: Float64[Tensor, "d_model label"]
 
-    def __add__(self, other: "Moments") -> "Moments":
+    def __add__(self, other: "CrossMoments") -> "CrossMoments":
         count = self.count + other.count
         step, label_step = other.mean - self.mean, other.label_mean - self.label_mean
         share, weight = other.count / count, self.count * other.count / count
-        return Moments(
+        return CrossMoments(
             count,
             self.mean + share * step,
             self.label_mean + share * label_step,
@@ -94,7 +94,7 @@ def moments(
     y: Int[Tensor, " example"] | Float[Tensor, "example label"] | Float[Tensor, " example"],
     *,
     classes: int | None = None,
-) -> Moments:
+) -> CrossMoments:
     """Of one batch, in float64. Classes are counted, or given where a batch may lack some."""
     if len(y) != len(x) or not len(x):
         row = min(len(x), len(y))
@@ -109,10 +109,10 @@ def moments(
     wide, z = x.double(), z.double()
     mean, label_mean = wide.mean(dim=0), z.mean(dim=0)
     away = wide - mean
-    return Moments(len(x), mean, label_mean, away.T @ away, away.T @ (z - label_mean))
+    return CrossMoments(len(x), mean, label_mean, away.T @ away, away.T @ (z - label_mean))
 
 
-def leace(seen: Moments, *, shrinkage: float = 0.0) -> Eraser:
+def leace(seen: CrossMoments, *, shrinkage: float = 0.0) -> Eraser:
     """The least change to the activations after which no linear probe finds the labels.
 
     Afterwards the covariance of activations and labels is zero, for any `shrinkage` of the
@@ -135,7 +135,7 @@ def leace(seen: Moments, *, shrinkage: float = 0.0) -> Eraser:
     return Eraser(read, write, seen.mean, _named("LEACE", shrinkage))
 
 
-def mean_projection(seen: Moments) -> Eraser:
+def mean_projection(seen: CrossMoments) -> Eraser:
     """Projects the differences of the class means out: LEACE as if all directions varied alike."""
     rows = _orthonormal(seen.cross.T / seen.count)
     return Eraser(rows, rows, seen.mean, "mean projection")

@@ -12,6 +12,7 @@ from hooks import HookedModel, Prompts, Site, capture_batches, sites
 from hooks.sites import Stream
 from hooks.store import Store
 from workbench.probes.probe import class_count
+from workbench.tasks.statements import Labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class Examples:
     y        the class, counted from 0, or a number
     groups   what hangs together (a prompt, template, subject, document) and must not be split
     types    what an example is made of (its word): control tasks label types at random
+    positions   where in its prompt it stands: what can be read off that alone is no finding
     layers   which layer each row of `x` is of
     """
 
@@ -28,6 +30,7 @@ class Examples:
     y: Shaped[Tensor, " example"]
     groups: Int[Tensor, " example"]
     types: Int[Tensor, " example"] | None = None
+    positions: Int[Tensor, " example"] | None = None
     layers: tuple[int, ...] = ()
     what: str = "given activations"
     model: str = ""
@@ -35,13 +38,10 @@ class Examples:
 
     def __post_init__(self) -> None:
         count = self.x.shape[1]
-        given: dict[str, Tensor | None] = {"y": self.y, "groups": self.groups, "types": self.types}
-        for name, values in given.items():
-            if values is not None and len(values) != count:
-                raise ValueError(
-                    f"{len(values)} {name} for {count} examples: give each example its own; row "
-                    f"{min(len(values), count)} is the first without a partner"
-                )
+        for name in ("y", "groups", "types", "positions"):
+            values = getattr(self, name)
+            if values is not None:
+                _check_length(name, values, count)
         _check_finite(self.x)
         if self.y.is_floating_point() and not bool(self.y.isfinite().all()):
             row = int((~self.y.isfinite()).nonzero()[0])
@@ -59,14 +59,22 @@ class Examples:
 
     def __getitem__(self, rows: Int[Tensor, " chosen"] | Bool[Tensor, " example"]) -> "Examples":
         """Some of the examples, with all that belongs to them."""
-        types = None if self.types is None else self.types[rows]
-        return replace(
-            self, x=self.x[:, rows], y=self.y[rows], groups=self.groups[rows], types=types
-        )
+        known = {
+            "y": self.y,
+            "groups": self.groups,
+            "types": self.types,
+            "positions": self.positions,
+        }
+        taken = {name: None if one is None else one[rows] for name, one in known.items()}
+        return replace(self, x=self.x[:, rows], **taken)
 
     def labelled(self, y: Shaped[Tensor, " example"]) -> "Examples":
         """The same examples with other labels."""
         return replace(self, y=y)
+
+    def seen_as(self, x: Float[Tensor, "layer example feature"]) -> "Examples":
+        """The same examples with other activations in place of their own."""
+        return replace(self, x=x, layers=tuple(range(len(x))))
 
 
 def examples(
@@ -82,6 +90,9 @@ def examples(
     """
     x = x if x.ndim == 3 else x[None]
     own = range(x.shape[1]) if groups is None else groups
+    for name, values in {"y": y, "groups": own, "types": types}.items():
+        if values is not None:
+            _check_length(name, values, x.shape[1])
     numbered = None if types is None else _numbers(types).to(x.device)
     return Examples(x, _numbers(y).to(x.device), _numbers(own).to(x.device), numbered)
 
@@ -115,8 +126,29 @@ def features(
         seen = next(capture_batches(model, [prompts[rows]], places, positions=at[rows]))
         kept.append(torch.stack([seen[site][:, 0].flatten(1) for site in places]))
     found = examples(torch.cat(kept, dim=1), y, groups=groups, types=types)
+    found = replace(found, positions=at.to(found.x.device))
     numbers = tuple(0 if site.layer is None else site.layer for site in places)
     return _from(model, found, f"{stream} at a position of each prompt", numbers)
+
+
+def features_of(
+    model: HookedModel,
+    labelled: Labelled,
+    *,
+    stream: Stream = "resid_post",
+    layers: Sequence[int] | None = None,
+) -> Examples:
+    """`features` of prompts that bring their labels, positions, groups and kinds."""
+    return features(
+        model,
+        labelled.prompts,
+        labelled.y,
+        stream=stream,
+        layers=layers,
+        positions=labelled.position,
+        groups=labelled.group,
+        types=labelled.kind,
+    )
 
 
 def from_store(
@@ -152,6 +184,14 @@ def _numbers(labels: Any) -> Tensor:
         known = {name: number for number, name in enumerate(sorted(set(listed)))}
         listed = [known[name] for name in listed]
     return torch.tensor(listed)
+
+
+def _check_length(name: str, values: Any, count: int) -> None:
+    if len(values) != count:
+        raise ValueError(
+            f"{len(values)} {name} for {count} examples: give each example its own; row "
+            f"{min(len(values), count)} is the first without a partner"
+        )
 
 
 def _check_finite(x: Float[Tensor, "layer example d_model"]) -> None:

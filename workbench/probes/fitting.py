@@ -51,7 +51,8 @@ def fit(
     Minimises the mean of -log p(y | x) + l2 / 2 * |weight|^2 on standardised activations, to a
     gradient of `tolerance` relative to that of the zero probe; the bias is not penalised.
     """
-    everything = Splits(*(torch.ones(1, len(x), dtype=torch.bool, device=x.device),) * 2, "all")
+    whole = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
+    everything = Splits(whole, whole, "no split")
     groups = torch.arange(len(x), device=x.device)
     given = Examples(x[None], y.long() if y.dtype == torch.bool else y, groups)
     return fit_each(given, everything, l2=(l2,), tolerance=tolerance).probe(0)

@@ -14,7 +14,7 @@ which is scikit-learn's with C = 1 / (l2 * training examples).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,9 @@ from workbench.probes.descent import Objectives, Preconditioner, Space, lowest, 
 MOST_NUMBERS = 4_000_000
 """How many scores are held at once."""
 
+SMALLEST = 1e-6
+"""Gradients of the zero probe below this count as this large: float32 sees nothing smaller."""
+
 ROUGH = 1e-5
 """The relative gradient down to which float32 is used."""
 
@@ -35,6 +38,8 @@ class Problems:
     """Many logistic regressions on one set of activations: which part, which labels, which l2.
 
     part, labels   for each problem, its row of `parts` and of `label_sets`
+    units          activations are standardised by each problem's own part, or by all examples:
+                   where labels alone are to be coded, the activations are known to both sides
     """
 
     parts: Bool[Tensor, "part example"]
@@ -43,6 +48,7 @@ class Problems:
     labels: Int[Tensor, " problem"]
     l2: Float[Tensor, " problem"]
     classes: int
+    units: Literal["part", "all"] = "part"
 
     def __len__(self) -> int:
         return len(self.part)
@@ -56,6 +62,7 @@ class Problems:
             self.labels[chosen],
             self.l2[chosen],
             self.classes,
+            self.units,
         )
 
 
@@ -89,7 +96,9 @@ def solve(
     if not 0 < tolerance < 1 or most < 1:
         raise ValueError(f"tolerance {tolerance} is not in (0, 1), or most {most} is below 1")
     space, scale, back = _space(x, problems.parts)
+    scale = torch.ones_like(scale) if problems.units == "all" else scale
     turn = Preconditioner.of(space, problems.l2, 1 / (2 * problems.classes))
+    turn = turn.with_parts(space, problems.parts, scale)
     size = max(1, MOST_NUMBERS // (len(x) * _rows(problems)))
     weight, bias, loss, gradient, steps = [], [], [], [], 0
     for rows in torch.arange(len(problems), device=x.device).split(size):
@@ -102,7 +111,7 @@ def solve(
         bias.append((found.weight[..., -1] - raw @ back.mean).to(x.dtype))
         loss.append(found.loss)
         gradient.append(found.gradient)
-    return Solution(*map(torch.cat, (weight, bias, loss, gradient)), steps)
+    return Solution(torch.cat(weight), torch.cat(bias), torch.cat(loss), torch.cat(gradient), steps)
 
 
 class _Back(NamedTuple):
@@ -126,10 +135,11 @@ def _space(
     x: Float[Tensor, "example d_model"], parts: Bool[Tensor, "part example"]
 ) -> tuple[Space, Float[Tensor, "part column"], _Back]:
     """One layer nearly standardised, the parts' own standard deviations there, and the way back."""
-    x = x.double()
+    rounding, x = 8 * torch.finfo(x.dtype).eps, x.double()
     mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0)
-    deviation = torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)
-    moved = (x - mean) / deviation
+    varies = deviation > rounding * mean.abs()  # what only rounding moves is constant
+    deviation = torch.where(varies, deviation, 1.0)
+    moved = torch.where(varies, (x - mean) / deviation, 0.0)
     share = parts.double() / parts.sum(dim=1, keepdim=True)
     scale = (share @ moved.square() - (share @ moved).square()).clamp(min=0).sqrt()
     scale = torch.where(scale > 1e-6, scale, 1.0)  # what is constant in its part
@@ -149,7 +159,7 @@ def _objectives(problems: Problems, scale: Float[Tensor, "part column"]) -> Obje
         target = labels[:, None].double()
     else:
         target = one_hot(labels, problems.classes).double().movedim(-1, 1).contiguous()
-    return Objectives(share, target, penalty, scale, problems.l2.double())
+    return Objectives(share, target, penalty, scale, problems.l2.double(), problems.part)
 
 
 def _optimum(
@@ -159,12 +169,15 @@ def _optimum(
     weight = space.x.new_zeros(shape)
     zero = exact.size(pulled(space, exact.residual(pushed(space, weight))))
     rough, near = exact.to(torch.float32), space.to(torch.float32)
-    goal = zero * max(tolerance, ROUGH)
-    start, one = lowest(near, rough, turn, weight.float(), goal=goal.float(), most=most)
+    # Labels that nothing speaks for have no gradient at zero to be relative to.
+    zero = zero.clamp(min=SMALLEST)
+    goal = (zero * max(tolerance, ROUGH)).clamp(min=SMALLEST)
+    short = min(most, 300)  # float32 may not get there: float64 goes on from where it is
+    start, one = lowest(near, rough, turn, weight.float(), goal=goal.float(), most=short)
     weight, two = lowest(space, exact, turn, start.double(), goal=zero * tolerance, most=most)
     scores = pushed(space, weight)
     gradient = pulled(space, exact.residual(scores)) + exact.penalty * weight
-    relative = exact.size(gradient) / zero.clamp(min=1e-300)
+    relative = exact.size(gradient) / zero
     return _Found(weight, exact.loss(weight, scores), relative), one + two
 
 

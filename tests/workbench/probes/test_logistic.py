@@ -142,3 +142,21 @@ def test_a_constant_activation_and_a_rank_deficient_layer_are_no_trouble():
     probe = probes.fit(x, y)
     assert probe.gradient <= 1e-6
     assert_close(probe.weight[0, 7], torch.tensor(0.0))
+
+
+def test_labels_that_nothing_speaks_for_have_the_zero_probe():
+    x = torch.eye(2).repeat(10, 1)
+    y = torch.tensor([0, 0, 1, 1]).repeat(5)
+    probe = probes.fit(x, y, l2=1e-3)
+    assert_close(probe.weight, torch.zeros(1, 2), atol=1e-6, rtol=0)
+
+
+def test_an_activation_that_hardly_varies_in_a_part_does_not_stop_the_fit():
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    x[:20, :4] *= 300  # nearly all of their variance lies outside the part
+    examples = probes.examples(x, torch.arange(60) % 2)
+    train = torch.arange(60)[None] >= 20
+    fits = probes.fit_each(examples, probes.Splits(train, ~train, "by hand"), l2=(1e-4, 1e-2, 1.0))
+    assert fits.gradient.max() <= 1e-6
+    alone = probes.fit(x[20:], examples.y[20:], l2=1e-2)
+    assert_close(fits.probe(0, l2=1).weight, alone.weight, rtol=1e-3, atol=1e-5)
