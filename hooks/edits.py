@@ -174,6 +174,32 @@ def project_out(
     return _edit("project_out", change, (basis,), heads, None, positions)
 
 
+def erase(
+    read: Float[Tensor, "direction width"],
+    write: Float[Tensor, "direction width"],
+    *,
+    mean: Float[Tensor, " width"],
+    heads: Sequence[int] | None = None,
+    positions: Positions | None = None,
+) -> Edit:
+    """Take away, along `write`, what `read` reads: x - (x - mean) @ read.T @ write.
+
+    With the same orthonormal rows for both, this projects them out around `mean`; with others it
+    is an oblique projection (LEACE), or moves the activation as far along other directions.
+    """
+    if read.shape != write.shape or mean.shape != read.shape[-1:]:
+        raise ValueError(
+            f"erase: read {tuple(read.shape)}, write {tuple(write.shape)} and mean "
+            f"{tuple(mean.shape)} do not fit: a row of read for each of write, one mean"
+        )
+
+    def change(activation: Tensor, _: Window) -> Tensor:
+        away = (activation - mean.to(activation)) @ read.to(activation).T
+        return activation - away @ write.to(activation)
+
+    return _edit("erase", change, (read, write, mean), heads, None, positions)
+
+
 def _edit(  # noqa: PLR0917
     name: str,
     change: Change,

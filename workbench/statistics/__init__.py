@@ -19,6 +19,7 @@ from workbench.statistics.permutation import (
     benjamini_hochberg,
     permutation_test,
 )
+from workbench.statistics.placebo import PlaceboTest, placebo_test
 from workbench.statistics.randomness import Randomness, derive
 from workbench.statistics.ranks import auroc, rank_correlation
 from workbench.statistics.tables import table
@@ -27,6 +28,7 @@ __all__ = [
     "Bounds",
     "Estimate",
     "PermutationTest",
+    "PlaceboTest",
     "Randomness",
     "auroc",
     "benjamini_hochberg",
@@ -35,6 +37,7 @@ __all__ = [
     "estimate",
     "matching_test",
     "permutation_test",
+    "placebo_test",
     "proportion",
     "rank_correlation",
     "table",

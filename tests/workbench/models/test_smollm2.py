@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from workbench import models
-from workbench.models import cache, smollm2
+from workbench.models import cache, smollm2, wheels
 
 
 def test_it_knows_the_capital_of_france(default_model):
@@ -77,7 +77,7 @@ def test_a_file_that_is_not_the_tested_one_is_refused(tmp_path):
     path.write_bytes(b"something else")
     found = hashlib.sha256(b"something else").hexdigest()
     with pytest.raises(ValueError, match=f"has SHA-256 {found}, expected {smollm2.WHEEL_SHA256}"):
-        smollm2._verify(path, smollm2.WHEEL_SHA256)
+        wheels.verify(path, smollm2.WHEEL_SHA256)
 
 
 def test_without_a_network_it_says_which_package_is_missing(tmp_path, monkeypatch):

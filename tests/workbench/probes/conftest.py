@@ -1,11 +1,15 @@
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 
+from hooks import Prompts
 from workbench import probes
+from workbench.models import twins
+from workbench.tasks import Task
 
 
 @pytest.fixture
@@ -55,3 +59,37 @@ def reference() -> Callable[..., tuple[float, np.ndarray, np.ndarray]]:
         return float(found.fun), raw, weight[:, -1] - raw @ mean
 
     return minimised
+
+
+@pytest.fixture(scope="session")
+def planted():
+    """A model without norms, whose attention adds nothing, and a task on it.
+
+    Coordinate 0 of a noun's embedding is its number, and the logits of tokens 1 and 2 read it;
+    coordinate 1 is another bit of the noun, which nothing reads. The nouns are tokens 10 to 49.
+    """
+    model, _ = twins.make("native, attention only")
+    generator = torch.Generator().manual_seed(0)
+    number, other = torch.arange(40) % 2, torch.arange(40) // 2 % 2
+    with torch.no_grad():
+        for name, weight in model.original_model.named_parameters():
+            if ".o." in name or name.startswith("pos") or name.endswith("bias"):
+                weight.zero_()
+            elif "embed" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator))
+                weight[:, :2] = 0
+                weight[10:50, 0], weight[10:50, 1] = 2.0 * number - 1, 2.0 * other - 1
+            elif name.startswith("head"):
+                weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+                weight[:, :2] = 0
+                weight[1, 0], weight[2, 0] = 2.0, -2.0
+    noun = torch.arange(40)
+    before = torch.randint(50, 67, (40, 2), generator=generator)
+    clean = torch.cat([before, noun[:, None] + 10], dim=1)
+    corrupt = torch.cat([before, (noun ^ 1)[:, None] + 10], dim=1)
+    answer = torch.where(number == 1, 1, 2)[:, None]
+    task = Task(
+        "planted number", Prompts.of(clean), Prompts.of(corrupt), answer, 3 - answer,
+        {"noun": torch.full((40,), 2)}, torch.zeros(40).long(),
+    )  # fmt: skip
+    return SimpleNamespace(model=model, task=task, number=number, other=other)
