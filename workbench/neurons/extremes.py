@@ -42,51 +42,90 @@ class Extremes:
         unit: Int[Tensor, " row"],
         sign: float = 1.0,
     ) -> None:
-        """Rows from number `first` on; `largest` is `sign` times each row's most extreme one."""
-        least = self.value[:, -1]
-        moved = (largest > least).any(dim=0).nonzero()[:, 0]
+        """Rows from number `first` on; `largest` is `sign` times each row's most extreme one.
+
+        Rows of one unit follow each other, so only the first unit can have been here before.
+        """
+        value, row, units = _by_unit(largest, unit, first)
+        self._settle(value[0], units[0])
+        moved = (value > self.value[:, -1]).any(dim=0).nonzero()[:, 0]
         if not len(moved):
             return
-        value = torch.cat([self.value[moved], largest[:, moved].T], dim=1)
-        count = len(largest)
-        numbers = torch.arange(first, first + count).expand(len(moved), -1)
-        row = torch.cat([self.row[moved], numbers], dim=1)
-        units = torch.cat([self.unit[moved], unit.expand(len(moved), -1)], dim=1)
-        position = torch.cat(
-            [self.position[moved], torch.full((len(moved), count), NONE, dtype=torch.long)], dim=1
-        )
+        count = len(value)
+        held = torch.cat([self.value[moved], value[:, moved].T], dim=1)
+        rows = torch.cat([self.row[moved], row[:, moved].T], dim=1)
+        every = torch.cat([self.unit[moved], units.expand(len(moved), -1)], dim=1)
+        fresh = torch.full((len(moved), count), NONE, dtype=torch.long)
+        positions = torch.cat([self.position[moved], fresh], dim=1)
         # Stable, and what is held stands before what is new: so the earlier of equals is first.
-        order = value.argsort(dim=1, descending=True, stable=True)
-        value, row, units, position = (
-            one.gather(1, order) for one in (value, row, units, position)
+        order = held.argsort(dim=1, descending=True, stable=True)[:, : self.value.shape[1]]
+        held, rows, every, positions = (
+            one.gather(1, order) for one in (held, rows, every, positions)
         )
-        k = self.value.shape[1]
-        keep = _first_of_units(units, value, k)
-        value, row, units, position = (one.gather(1, keep) for one in (value, row, units, position))
-        new = ((position == NONE) & (row != NONE)).nonzero()
-        if len(new):
-            neuron, rank = new[:, 0], new[:, 1]
-            held = activation[row[neuron, rank] - first, :, moved[neuron]]
-            hit = held * sign == value[neuron, rank][:, None]
-            hit[:, 0] = False
-            position[neuron, rank] = hit.long().argmax(dim=1)
-        self.value[moved], self.row[moved] = value, row
-        self.unit[moved], self.position[moved] = units, position
+        missing = held == -torch.inf
+        rows, every = rows.masked_fill(missing, NONE), every.masked_fill(missing, NONE)
+        positions = positions.masked_fill(missing, NONE)
+        new = (positions == NONE) & ~missing
+        _locate(positions, new, rows - first, held * sign, moved, activation=activation)
+        self.value[moved], self.row[moved] = held, rows
+        self.unit[moved], self.position[moved] = every, positions
+
+    def _settle(self, value: Float[Tensor, " neuron"], unit: Int[Tensor, ""]) -> None:
+        """Where the first unit is held already, only the better one of both stays."""
+        same = self.unit == unit
+        has = same.any(dim=1)
+        if not bool(has.any()):
+            return
+        held = torch.where(same, self.value, -torch.inf).amax(dim=1)
+        better = value > held
+        value[has & ~better] = -torch.inf
+        gone = same & better[:, None]
+        self.value[gone] = -torch.inf
+        # What was dropped goes to the end, so that the last one is the least again.
+        rows = gone.any(dim=1).nonzero()[:, 0]
+        order = self.value[rows].argsort(dim=1, descending=True, stable=True)
+        for name in ("value", "row", "position", "unit"):
+            mine = getattr(self, name)
+            mine[rows] = mine[rows].gather(1, order)
+        empty = self.value == -torch.inf
+        for name in ("row", "position", "unit"):
+            getattr(self, name)[empty] = NONE
 
 
-def _first_of_units(
-    units: Int[Tensor, "neuron held"], value: Float[Tensor, "neuron held"], k: int
-) -> Int[Tensor, "neuron rank"]:
-    """Places of the first k entries of distinct units, in order; what is missing comes last."""
-    there = value != -torch.inf
-    width = units.shape[1]
-    # Sorted by unit, stably, the first of each run is the most extreme one of its unit.
-    by_unit = units.argsort(dim=1, stable=True)
-    ordered = units.gather(1, by_unit)
-    again = torch.zeros_like(ordered, dtype=torch.bool)
-    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    repeated = torch.zeros_like(again).scatter_(1, by_unit, again)
-    places = torch.arange(width).expand_as(units)
-    # What is missing comes before what is repeated: there is always enough of it.
-    rank = places + width * (~there).long() + 2 * width * (repeated & there).long()
-    return rank.argsort(dim=1, stable=True)[:, :k]
+def _by_unit(
+    largest: Float[Tensor, "row neuron"], unit: Int[Tensor, " row"], first: int
+) -> tuple[Float[Tensor, "unit neuron"], Int[Tensor, "unit neuron"], Int[Tensor, " unit"]]:
+    """The most extreme value of each unit of a batch, the earliest row that has it, the units."""
+    values, rows, units = [], [], []
+    for at, name in enumerate(unit.tolist()):
+        here = torch.full(largest.shape[1:], first + at)
+        if units and units[-1] == name:
+            better = largest[at] > values[-1]
+            values[-1] = torch.where(better, largest[at], values[-1])
+            rows[-1] = torch.where(better, here, rows[-1])
+        else:
+            values.append(largest[at].clone())
+            rows.append(here)
+            units.append(name)
+    return torch.stack(values), torch.stack(rows), torch.tensor(units)
+
+
+def _locate(  # noqa: PLR0917
+    positions: Int[Tensor, "moved rank"],
+    new: Tensor,
+    row: Int[Tensor, "moved rank"],
+    value: Float[Tensor, "moved rank"],
+    moved: Int[Tensor, " moved"],
+    *,
+    activation: Float[Tensor, "row pos neuron"],
+) -> None:
+    """Fill in where in its row each new value first stands, first tokens left out."""
+    neuron, rank = new.nonzero(as_tuple=True)
+    wanted = row[neuron, rank]
+    size = activation.shape[1]
+    weights = torch.arange(size - 1, 0, -1, dtype=torch.int16, device=activation.device)[:, None]
+    for at in wanted.unique().tolist():
+        some = wanted == at
+        chosen, place = neuron[some], rank[some]
+        hit = activation[at, 1:].index_select(1, moved[chosen]) == value[chosen, place]
+        positions[chosen, place] = size - (hit * weights).amax(dim=0).long()

@@ -1,6 +1,5 @@
 """One pass over a corpus that looks at every neuron and keeps only what it adds up."""
 
-import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,8 +47,10 @@ def activity(
         for batch in corpus.rows.batches(batch_size):
             rows = slice(first, first + len(batch))
 
-            def show(site: Site, activation: Tensor, batch: Prompts = batch, at: int = first):  # noqa: ANN202
-                states[site.layer].add(activation.cpu(), batch.lengths, at, unit[rows])  # noqa: B023
+            def show(site: Site, activation: Tensor, batch: Prompts = batch, rows: slice = rows) -> None:
+                states[site.layer].add(
+                    activation.cpu(), batch.lengths, rows.start, unit[rows]
+                )
 
             visit(model, batch, wanted, show)
             first += len(batch)

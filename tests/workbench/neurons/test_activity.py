@@ -65,7 +65,7 @@ def test_histograms_count_every_activation_in_its_bin(small, corpus, seen, every
 
 def test_the_upper_half_of_a_histogram_is_what_is_above_zero_exactly():
     x = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 5.0, -5.0, 0.25, 0.25]).reshape(1, 8, 1)
-    state = LayerState.begun(torch.tensor([0.25]), length=8, k=2)
+    state = LayerState.begun(torch.tensor([0.25]), length=9, k=2)
     state.add(torch.cat([x[:, :1], x], 1)[:, :9], torch.tensor([9]), 0, torch.arange(1))
     assert state.reach.tolist() == [1.0]
     assert int(state.counts[0, 32:].sum()) == 4
