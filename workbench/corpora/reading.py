@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.corpora.corpus import Corpus, text
+from workbench.corpora.written import passages
 
 _PLAIN = (".txt", ".md", ".rst", ".text")
 _TABLES = (".jsonl", ".ndjson", ".csv")
@@ -24,6 +25,17 @@ def topics(model: Any, *, length: int = 128, most_tokens: int | None = None) -> 
         model, dict(sorted(found.items())), name="pydoc topics", length=length,
         most_tokens=most_tokens,
     )  # fmt: skip
+
+
+def named(model: Any, name: str, *, length: int = 128, most_tokens: int | None = None) -> Corpus:
+    """The corpus that a name stands for, on a command line: "topics", "prose", "hub:NAME" or a path."""
+    if name == "topics":
+        return topics(model, length=length, most_tokens=most_tokens)
+    if name == "prose":
+        return passages(model, length=length, most_tokens=most_tokens)
+    if name.startswith("hub:"):
+        return hub(model, name.removeprefix("hub:"), length=length, most_tokens=most_tokens)
+    return files(model, name, length=length, most_tokens=most_tokens)
 
 
 def files(

@@ -61,9 +61,10 @@ class KnowledgeNeurons(Result):
         """What was found, in a sentence or two."""
         down, up = (float(one) for one in self.effect)
         chance = [float(one.mean()) for one in self.random]
+        least = min(float(self.share[one]) for one in self.neurons)
         return (
-            f"{len(self.chosen)} neurons of {self.model} are shared by {self.shared:.0%} of the "
-            f"prompts of {self.task}: p(answer) is {self.baseline:.3f}, and changes by {down:+.3f} "
+            f"Knowledge neurons of {self.model} on {self.task}: {len(self.chosen)}, which count for "
+            f"at least {least:.0%} of the prompts. p(answer) is {self.baseline:.3f}, and changes by {down:+.3f} "
             f"when they are suppressed and {up:+.3f} when amplified (random neurons "
             f"{chance[0]:+.3f} and {chance[1]:+.3f}; other prompts {float(self.other[0]):+.3f} and "
             f"{float(self.other[1]):+.3f}). {self.caveat}"
