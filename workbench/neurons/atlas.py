@@ -14,6 +14,7 @@ from workbench.neurons import ablation, explaining, provenance
 from workbench.neurons.activity import Activity
 from workbench.neurons.naming import Neuron
 from workbench.neurons.streaming import activity
+from workbench.neurons.tracing import traces
 from workbench.neurons.triggers import NO_TOKEN, triggers
 from workbench.neurons.writing import out_weights, through_norm
 from workbench.results import Result
@@ -108,8 +109,9 @@ def atlas(
     """
     seen = activity(model, corpus)
     chosen = seen.sparsest(n)
-    fires = triggers(model, corpus, chosen, k=_WORDS)
-    said = explaining.explain(model, corpus, chosen)
+    traced = traces(model, corpus, chosen)
+    fires = triggers(model, corpus, chosen, k=_WORDS, seen=traced)
+    said = explaining.explain(model, corpus, chosen, seen=traced)
     loss = torch.full((len(chosen),), torch.nan)
     if exact:
         few = corpus.chosen(range(min(rows, len(corpus))))

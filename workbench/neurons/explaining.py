@@ -23,6 +23,7 @@ from workbench.neurons import provenance
 from workbench.neurons.naming import Neuron
 from workbench.neurons.tracing import Traces, traces
 from workbench.results import Result
+from workbench.statistics import auroc
 
 Example = tuple[list[str], list[float]]
 """The tokens of a row of text, and the neuron's activation at each; the first token's is 0."""
@@ -92,14 +93,16 @@ def explain(
     explainer: Explainer | None = None,
     simulator: Simulator | None = None,
     others: int = 5,
+    seen: Traces | None = None,
 ) -> Explained:
     """Explain `neurons` from one half of the documents of `corpus` and score them on the other.
 
     Without an explainer the rules here are used: which tokens, and which pairs, it fires at.
     `others` explanations of other neurons of the list make the null; with one neuron it is NaN.
+    Where the neurons were traced on this corpus already, `seen` saves a pass.
     """
     says, simulates = explainer or by_rules, simulator or follow_rules
-    seen = traces(model, corpus, neurons)
+    seen = seen or traces(model, corpus, neurons)
     names = _strings(model, seen)
     held = _held_out(seen)
     texts = [says(_examples(seen, seen.of(one), names, ~held)) for one in seen.neurons]
@@ -180,8 +183,6 @@ def _null(
 
 
 def _detection(simulated: Tensor, truth: Tensor) -> float:
-    from workbench.statistics import auroc
-
     firing = truth > 0.2 * float(truth.max())
     firing &= truth > 0
     if not bool(firing.any()) or bool(firing.all()):

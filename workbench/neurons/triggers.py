@@ -93,9 +93,13 @@ def triggers(
     *,
     level: float = 0.2,
     k: int = 10,
+    seen: Traces | None = None,
 ) -> Triggers:
-    """The tokens and pairs that `neurons` fire at on `corpus`, in one more pass."""
-    seen = traces(model, corpus, neurons)
+    """The tokens and pairs that `neurons` fire at on `corpus`, in one more pass.
+
+    Where they were traced on this corpus already, `seen` saves that pass.
+    """
+    seen = seen or traces(model, corpus, neurons)
     found = [_described(seen, one, level, k) for one in seen.neurons]
     joined = {name: torch.stack([one[name] for one in found]) for name in found[0]}
     return Triggers(

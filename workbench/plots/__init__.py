@@ -27,6 +27,21 @@ from workbench.heads import (
     Substitution,
 )
 from workbench.lens import DirectAttribution, LogitLens
+from workbench.neurons import (
+    Activity,
+    Atlas,
+    ConceptNeurons,
+    ConceptStudy,
+    Confidence,
+    Explained,
+    KnowledgeNeurons,
+    NeuronAttribution,
+    NeuronEffects,
+    Screen,
+    Triggers,
+    Universal,
+    Written,
+)
 from workbench.patching import (
     AcdcCircuit,
     CircuitStudy,
@@ -53,6 +68,23 @@ from workbench.plots.importance import draw_agreement, draw_importance
 from workbench.plots.kinds import draw_head_types
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.likeness import draw_head_similarity, draw_substitution
+from workbench.plots.neuron_effects import (
+    draw_concept_neurons,
+    draw_concept_study,
+    draw_knowledge_neurons,
+    draw_neuron_attribution,
+    draw_neuron_effects,
+    draw_screen,
+)
+from workbench.plots.neurons import (
+    draw_activity,
+    draw_atlas,
+    draw_confidence,
+    draw_explained,
+    draw_triggers,
+    draw_universal,
+    draw_written,
+)
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
 from workbench.plots.pruning_curves import draw_pruning_curve
@@ -107,6 +139,19 @@ draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)
 draw.register(AcdcCircuit, draw_acdc_circuit)
 draw.register(Minimality, draw_minimality)
+draw.register(Activity, draw_activity)
+draw.register(Atlas, draw_atlas)
+draw.register(Explained, draw_explained)
+draw.register(Triggers, draw_triggers)
+draw.register(Written, draw_written)
+draw.register(Universal, draw_universal)
+draw.register(Confidence, draw_confidence)
+draw.register(NeuronEffects, draw_neuron_effects)
+draw.register(NeuronAttribution, draw_neuron_attribution)
+draw.register(Screen, draw_screen)
+draw.register(ConceptNeurons, draw_concept_neurons)
+draw.register(ConceptStudy, draw_concept_study)
+draw.register(KnowledgeNeurons, draw_knowledge_neurons)
 
 
 @singledispatch
