@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import tyro
 
-from experiments.benchmarks import store, stopwatch
+from experiments.benchmarks import stopwatch, store
 from hooks import Prompts, sites
 from workbench import corpora, models, neurons
 from workbench.neurons.streaming import LayerState
@@ -112,7 +112,9 @@ def growth(config: Config) -> dict[str, Any]:
     for tokens, length in ((config.small, config.length), (config.large, config.length - 1)):
         corpus = _repeated(model, tokens, length)
         before = stopwatch.held_gb()
-        added = stopwatch.peak_of(lambda c=corpus: neurons.activity(model, c, batch_size=config.batch))
+        added = stopwatch.peak_of(
+            lambda c=corpus: neurons.activity(model, c, batch_size=config.batch)
+        )
         if added is None:
             return {}
         peaks.append(before + added)

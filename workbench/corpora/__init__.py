@@ -6,7 +6,7 @@ hooks.store.write(model, corpus.batches(16), sites, path, key=corpus.digest)
 """
 
 from workbench.corpora.corpus import Corpus, text
-from workbench.corpora.written import PROSE, passages, prose
 from workbench.corpora.reading import files, hub, named, topics
+from workbench.corpora.written import PROSE, passages, prose
 
 __all__ = ["PROSE", "Corpus", "files", "hub", "named", "passages", "prose", "text", "topics"]

@@ -28,7 +28,7 @@ def topics(model: Any, *, length: int = 128, most_tokens: int | None = None) -> 
 
 
 def named(model: Any, name: str, *, length: int = 128, most_tokens: int | None = None) -> Corpus:
-    """The corpus that a name stands for, on a command line: "topics", "prose", "hub:NAME" or a path."""
+    """The corpus that a word stands for: "topics", "prose", "hub:NAME", or a path."""
     if name == "topics":
         return topics(model, length=length, most_tokens=most_tokens)
     if name == "prose":

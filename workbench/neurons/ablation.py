@@ -1,4 +1,4 @@
-"""Does the model need a neuron? Neurons ablated singly and in sets, on a task or on running text."""
+"""Does the model need a neuron? Ablated singly and in sets, on a task or on running text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from workbench.tasks import Task
 
 Ablation = Literal["zero", "mean", "resample", "counterfactual"]
 """What stands in an ablated neuron's place at every position: nothing; its mean over the task's
-corrupt prompts, first tokens left out; what it is in another one; what it is in the prompt's pair."""
+corrupt prompts, first tokens left out; what it is in another one; that in the prompt's pair."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +160,9 @@ def random_sets(
         for layer, taken in layers.items():
             free = torch.tensor([n for n in range(width) if n not in set(taken)])
             if len(free) < len(taken):
-                raise ValueError(f"layer {layer} has {len(free)} other neurons, {len(taken)} needed")
+                raise ValueError(
+                    f"layer {layer} has {len(free)} other neurons, {len(taken)} needed"
+                )
             order = torch.randperm(len(free), generator=generator)[: len(taken)]
             some += [Neuron(layer, n) for n in free[order].tolist()]
         found[f"random {turn}"] = some
@@ -212,9 +214,7 @@ def as_task(corpus: Corpus) -> Task:
     """Rows of a corpus as prompts without an answer, for metrics that read all their tokens."""
     rows = corpus.rows[(corpus.rows.lengths >= 2).nonzero()[:, 0]]
     one = torch.ones(len(rows), 1, dtype=torch.long)
-    return Task(
-        corpus.name, rows, rows, one, 0 * one, {}, torch.zeros(len(rows), dtype=torch.long)
-    )
+    return Task(corpus.name, rows, rows, one, 0 * one, {}, torch.zeros(len(rows), dtype=torch.long))
 
 
 def _check(model: HookedModel, task: Task, members: Mapping[str, Sequence[Neuron]]) -> None:
@@ -225,7 +225,8 @@ def _check(model: HookedModel, task: Task, members: Mapping[str, Sequence[Neuron
         for one in some:
             if not (0 <= one.layer < layers and 0 <= one.neuron < width):
                 raise ValueError(
-                    f"there is no neuron {one}: layers are 0 to {layers - 1}, neurons 0 to {width - 1}"
+                    f"there is no neuron {one}: layers are 0 to {layers - 1}, "
+                    f"neurons 0 to {width - 1}"
                 )
     if not members:
         raise ValueError("no neurons were given")

@@ -23,10 +23,6 @@ OUTLYING = 6.0
 """A first token is outlying when the activation there is this many times the largest elsewhere."""
 
 
-def _means(text: str) -> Any:
-    return field(metadata={"means": text})
-
-
 @dataclass(frozen=True, eq=False)
 class Activity(Result):
     """What each neuron did on running text: how often, how strongly, where. No effect on anything.
@@ -36,28 +32,58 @@ class Activity(Result):
     the corpus was batched. Gated MLPs: the product that enters W_down.
     """
 
-    mean: Float64[Tensor, "layer neuron"] = _means("mean activation")
-    deviation: Float64[Tensor, "layer neuron"] = _means("standard deviation")
-    skewness: Float64[Tensor, "layer neuron"] = _means("third standardised moment; NaN if constant")
-    kurtosis: Float64[Tensor, "layer neuron"] = _means("fourth standardised moment; normal is 3")
-    size: Float64[Tensor, "layer neuron"] = _means("mean absolute activation")
-    positive: Float64[Tensor, "layer neuron"] = _means("share of tokens with an activation above 0")
-    sparsity: Float64[Tensor, "layer neuron"] = _means(
-        "1 - (mean |a|)^2 / mean a^2: 0 is always as strong, near 1 is rare"
+    mean: Float64[Tensor, "layer neuron"] = field(metadata={"means": "mean activation"})
+    deviation: Float64[Tensor, "layer neuron"] = field(metadata={"means": "standard deviation"})
+    skewness: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "third standardised moment; NaN if constant"}
     )
-    positional: Float64[Tensor, "layer neuron"] = _means("share of variance explained by position")
-    by_span: Float64[Tensor, "layer neuron span"] = _means("mean at positions 1, 2-3, 4-7, ...")
-    first_mean: Float64[Tensor, "layer neuron"] = _means("mean at the first tokens of rows")
-    first_size: Float64[Tensor, "layer neuron"] = _means("root mean square at first tokens")
-    first_largest: Float64[Tensor, "layer neuron"] = _means("largest size at a first token")
-    histogram: Int[Tensor, "layer neuron bin"] = _means("tokens in each bin")
-    reach: Float[Tensor, "layer neuron"] = _means("the bins go from minus to plus this")
-    top: Float[Tensor, "layer neuron rank"] = _means("largest activations, of distinct units")
-    top_row: Int[Tensor, "layer neuron rank"] = _means("the corpus's row; -1: there is none")
-    top_position: Int[Tensor, "layer neuron rank"] = _means("the position in that row")
-    bottom: Float[Tensor, "layer neuron rank"] = _means("smallest activations, of distinct units")
-    bottom_row: Int[Tensor, "layer neuron rank"] = _means("the corpus's row; -1: there is none")
-    bottom_position: Int[Tensor, "layer neuron rank"] = _means("the position in that row")
+    kurtosis: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "fourth standardised moment; normal is 3"}
+    )
+    size: Float64[Tensor, "layer neuron"] = field(metadata={"means": "mean absolute activation"})
+    positive: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of tokens with an activation above 0"}
+    )
+    sparsity: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "1 - (mean |a|)^2 / mean a^2: 0 is always as strong, near 1 is rare"}
+    )
+    positional: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of variance explained by position"}
+    )
+    by_span: Float64[Tensor, "layer neuron span"] = field(
+        metadata={"means": "mean at positions 1, 2-3, 4-7, ..."}
+    )
+    first_mean: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "mean at the first tokens of rows"}
+    )
+    first_size: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "root mean square at first tokens"}
+    )
+    first_largest: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "largest size at a first token"}
+    )
+    histogram: Int[Tensor, "layer neuron bin"] = field(metadata={"means": "tokens in each bin"})
+    reach: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "the bins go from minus to plus this"}
+    )
+    top: Float[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "largest activations, of distinct units"}
+    )
+    top_row: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "the corpus's row; -1: there is none"}
+    )
+    top_position: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "the position in that row"}
+    )
+    bottom: Float[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "smallest activations, of distinct units"}
+    )
+    bottom_row: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "the corpus's row; -1: there is none"}
+    )
+    bottom_position: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "the position in that row"}
+    )
     tokens: int
     apart: str
     stream: str
@@ -150,7 +176,7 @@ class Activity(Result):
         lines = [f"{'neuron':<10}{'mean':>9}{'deviation':>11}{'> 0':>7}{'sparsity':>10}{'top':>10}"]
         for one in self.sparsest(n):
             lines.append(
-                f"{str(one):<10}{float(self.mean[one]):>+9.3f}{float(self.deviation[one]):>11.3f}"
+                f"{one!s:<10}{float(self.mean[one]):>+9.3f}{float(self.deviation[one]):>11.3f}"
                 f"{float(self.positive[one]):>7.1%}{float(self.sparsity[one]):>10.3f}"
                 f"{float(self.top[one][0]):>10.2f}"
             )

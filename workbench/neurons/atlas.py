@@ -22,10 +22,6 @@ from workbench.results import Result
 _WORDS = 8
 
 
-def _means(text: str) -> Any:
-    return field(metadata={"means": text})
-
-
 @dataclass(frozen=True, eq=False)
 class Atlas(Result):
     """What every neuron does in a few numbers, and what chosen ones fire at, write and cost.
@@ -35,19 +31,37 @@ class Atlas(Result):
     explanation predicts the neuron on text it was not made from.
     """
 
-    positive: Float[Tensor, "layer neuron"] = _means("share of tokens with an activation above 0")
-    sparsity: Float[Tensor, "layer neuron"] = _means("0: always as strong; near 1: rare")
-    positional: Float[Tensor, "layer neuron"] = _means("share of variance explained by position")
-    largest: Float[Tensor, "layer neuron"] = _means("largest size, first tokens left out")
-    first_largest: Float[Tensor, "layer neuron"] = _means("largest size at a first token")
-    chosen: Int[Tensor, "cell part"] = _means("the neurons that have a page")
-    histogram: Int[Tensor, "cell bin"] = _means("tokens in each of 64 bins")
-    reach: Float[Tensor, " cell"] = _means("bins go from minus to plus this")
-    kinds: Float[Tensor, " cell"] = _means("effective number of tokens it fires at")
-    selectivity: Float[Tensor, " cell"] = _means("of its best token against all others")
-    score: Float[Tensor, " cell"] = _means("how well its explanation predicts it, held out")
-    null: Float[Tensor, " cell"] = _means("how well others' explanations do")
-    loss: Float[Tensor, " cell"] = _means("change of the mean log-probability when mean-ablated")
+    positive: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of tokens with an activation above 0"}
+    )
+    sparsity: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "0: always as strong; near 1: rare"}
+    )
+    positional: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of variance explained by position"}
+    )
+    largest: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "largest size, first tokens left out"}
+    )
+    first_largest: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "largest size at a first token"}
+    )
+    chosen: Int[Tensor, "cell part"] = field(metadata={"means": "the neurons that have a page"})
+    histogram: Int[Tensor, "cell bin"] = field(metadata={"means": "tokens in each of 64 bins"})
+    reach: Float[Tensor, " cell"] = field(metadata={"means": "bins go from minus to plus this"})
+    kinds: Float[Tensor, " cell"] = field(
+        metadata={"means": "effective number of tokens it fires at"}
+    )
+    selectivity: Float[Tensor, " cell"] = field(
+        metadata={"means": "of its best token against all others"}
+    )
+    score: Float[Tensor, " cell"] = field(
+        metadata={"means": "how well its explanation predicts it, held out"}
+    )
+    null: Float[Tensor, " cell"] = field(metadata={"means": "how well others' explanations do"})
+    loss: Float[Tensor, " cell"] = field(
+        metadata={"means": "change of the mean log-probability when mean-ablated"}
+    )
     explanation: list[str] = field(metadata={"axis": "cell"})
     contexts: list[list[str]] = field(metadata={"axis": "cell"})
     tokens: list[list[str]] = field(metadata={"axis": "cell"})
@@ -86,10 +100,12 @@ class Atlas(Result):
         """The chosen neurons as text, one a line."""
         lines = [f"{'neuron':<10}{'kinds':>7}{'score':>7}{'loss':>9}  fires at / promotes"]
         for at, one in enumerate(self.neurons[:n]):
-            said = f"{' '.join(map(repr, self.tokens[at][:3]))} / {' '.join(map(repr, self.promoted[at][:3]))}"
+            fires, promotes = (
+                " ".join(map(repr, some[at][:3])) for some in (self.tokens, self.promoted)
+            )
             lines.append(
-                f"{str(one):<10}{float(self.kinds[at]):>7.1f}{float(self.score[at]):>7.2f}"
-                f"{float(self.loss[at]):>+9.4f}  {said}"
+                f"{one!s:<10}{float(self.kinds[at]):>7.1f}{float(self.score[at]):>7.2f}"
+                f"{float(self.loss[at]):>+9.4f}  {fires} / {promotes}"
             )
         return "\n".join(lines)
 
@@ -132,9 +148,7 @@ def atlas(
     )  # fmt: skip
 
 
-def _contexts(
-    model: Any, corpus: Corpus, seen: Activity, chosen: list[Neuron]
-) -> list[list[str]]:
+def _contexts(model: Any, corpus: Corpus, seen: Activity, chosen: list[Neuron]) -> list[list[str]]:
     return [seen.examples(model, corpus, one, n=_WORDS) or ["(none)"] for one in chosen]
 
 

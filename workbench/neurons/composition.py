@@ -24,7 +24,9 @@ class Composition(Result):
     there are gates), signed: positive turns them on when the neuron is positive.
     """
 
-    heads: Float[Tensor, "read layer head"] = field(metadata={"means": "NaN: not later, or no such"})
+    heads: Float[Tensor, "read layer head"] = field(
+        metadata={"means": "NaN: not later, or no such"}
+    )
     neuron_layer: Int[Tensor, " rank"] = field(metadata={"means": "layers of the closest neurons"})
     neuron_number: Int[Tensor, " rank"] = field(metadata={"means": "their numbers"})
     cosine: Float[Tensor, " rank"] = field(metadata={"means": "their cosines, largest first"})

@@ -1,4 +1,4 @@
-"""Which few neurons know a concept: k-sparse probes against shuffled labels (Gurnee et al. 2023)."""
+"""Which few neurons know a concept: k-sparse probes and shuffled labels (Gurnee et al. 2023)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -94,9 +94,7 @@ def find_concept(
     x = activations(model, task.clean, at)
     layers, width = provenance.shape(model)
     train = halves(labels, seed=seed)
-    found = sparse_probes(
-        x, labels, train=train, ks=ks, shuffles=shuffles, seed=seed
-    )
+    found = sparse_probes(x, labels, train=train, ks=ks, shuffles=shuffles, seed=seed)
     chosen, weights, accuracy, null = found
     p = (1 + (null >= accuracy[:, None]).sum(1)) / (1 + shuffles)
     return ConceptNeurons(

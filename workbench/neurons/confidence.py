@@ -27,10 +27,6 @@ NULL_SHARE = 0.05
 """The directions that the unembedding reads least, this share of all, count as its null space."""
 
 
-def _means(text: str) -> Any:
-    return field(metadata={"means": text})
-
-
 @dataclass(frozen=True, eq=False)
 class Confidence(Result):
     """Which neurons look as if they set the entropy, and what mean ablation of the top does to it.
@@ -41,13 +37,23 @@ class Confidence(Result):
     held, so an entropy neuron of the last layer has a total and hardly a frozen one.
     """
 
-    length: Float[Tensor, "layer neuron"] = _means("length of w_out")
-    null: Float[Tensor, "layer neuron"] = _means("share of it the unembedding hardly reads")
-    variance: Float[Tensor, "layer neuron"] = _means("variance of cosines with unembeddings")
-    frequency: Float[Tensor, "layer neuron"] = _means("correlation of its logits with log frequency")
-    chosen: Int[Tensor, "cell part"] = _means("the neurons that were ablated, highest null first")
-    total: Float[Tensor, " cell"] = _means("mean absolute change of the entropy")
-    frozen: Float[Tensor, " cell"] = _means("the same with the norm's scale held, direct path only")
+    length: Float[Tensor, "layer neuron"] = field(metadata={"means": "length of w_out"})
+    null: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of it the unembedding hardly reads"}
+    )
+    variance: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "variance of cosines with unembeddings"}
+    )
+    frequency: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "correlation of its logits with log frequency"}
+    )
+    chosen: Int[Tensor, "cell part"] = field(
+        metadata={"means": "the neurons that were ablated, highest null first"}
+    )
+    total: Float[Tensor, " cell"] = field(metadata={"means": "mean absolute change of the entropy"})
+    frozen: Float[Tensor, " cell"] = field(
+        metadata={"means": "the same with the norm's scale held, direct path only"}
+    )
     unit: str
     task: str
     task_digest: str
@@ -155,9 +161,7 @@ def _log_frequency(corpus: Corpus, vocabulary: int) -> Float[Tensor, " vocab"]:
     return torch.bincount(real, minlength=vocabulary)[:vocabulary].double().log()
 
 
-def _frozen(
-    model: Any, task: Task, chosen: list[Neuron], how: Ablating
-) -> Float[Tensor, " cell"]:
+def _frozen(model: Any, task: Task, chosen: list[Neuron], how: Ablating) -> Float[Tensor, " cell"]:
     """Mean absolute change of the entropy by the direct path, the last norm's scale held."""
     wanted = [Site("final"), *{Site("neuron", one.layer) for one in chosen}]
     seen = capture(model, task.clean, wanted, positions=task.clean.last)

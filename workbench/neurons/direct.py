@@ -29,7 +29,9 @@ class NeuronAttribution(Result):
     """
 
     effect: Float[Tensor, "layer neuron"] = field(metadata={"means": "mean direct effect"})
-    low: Float[Tensor, "layer neuron"] = field(metadata={"means": "lower 95 % bound; NaN: not asked"})
+    low: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "lower 95 % bound; NaN: not asked"}
+    )
     high: Float[Tensor, "layer neuron"] = field(metadata={"means": "upper 95 % bound"})
     mlp: Float[Tensor, "layer batch"] = field(metadata={"means": "direct effect of the MLP"})
     bias: Float[Tensor, "layer batch"] = field(metadata={"means": "that of the MLP's output bias"})
@@ -70,7 +72,7 @@ class NeuronAttribution(Result):
         lines = [f"{'neuron':<10}{f'wrote ({self.unit})':>14}  95 % bounds"]
         for one in self.strongest(n):
             effect, low, high = (float(part[one]) for part in (self.effect, self.low, self.high))
-            lines.append(f"{str(one):<10}{effect:>+14.3f}  [{low:+.3f}, {high:+.3f}]")
+            lines.append(f"{one!s:<10}{effect:>+14.3f}  [{low:+.3f}, {high:+.3f}]")
         return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class Explained(Result):
         lines = [f"{'neuron':<10}{'score':>7}{'others':>8}  explanation"]
         for at in order:
             lines.append(
-                f"{str(Neuron(*self.neurons[at].tolist())):<10}{float(self.score[at]):>7.2f}"
+                f"{Neuron(*self.neurons[at].tolist())!s:<10}{float(self.score[at]):>7.2f}"
                 f"{float(self.null[at]):>8.2f}  {self.explanation[at][:80]}"
             )
         return "\n".join(lines)
@@ -124,7 +125,7 @@ def explain(
 def by_rules(examples: Sequence[Example]) -> str:
     """Which tokens the neuron fires at and how strongly, and after which ones it does otherwise.
 
-    'fires at {" later": 1.0}; after {"[\\" the\\", \\" bank\\"]": 0.6}': shares of its largest mean.
+    For each token, and for some pairs, the mean activation there as a share of the largest one.
     """
     single: dict[str, list[float]] = defaultdict(list)
     double: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -159,7 +160,7 @@ def follow_rules(explanation: str, tokens: Sequence[str]) -> list[float]:
     double: Mapping[str, float] = decoder.raw_decode(rest)[0] if rest else {}
     pairs = {tuple(json.loads(pair)): value for pair, value in double.items()}
     found = [0.0]
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in pairwise(tokens):
         found.append(pairs.get((before, token), single.get(token, 0.0)))
     return found
 

@@ -110,7 +110,7 @@ def _by_unit(
     return torch.stack(values), torch.stack(rows), torch.tensor(units)
 
 
-def _locate(  # noqa: PLR0917
+def _locate(
     positions: Int[Tensor, "moved rank"],
     new: Tensor,
     row: Int[Tensor, "moved rank"],

@@ -34,7 +34,9 @@ class KnowledgeNeurons(Result):
     """
 
     attribution: Float[Tensor, "layer neuron"] = field(metadata={"means": "mean attribution"})
-    share: Float[Tensor, "layer neuron"] = field(metadata={"means": "share of prompts it counts for"})
+    share: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of prompts it counts for"}
+    )
     chosen: Int[Tensor, "cell part"] = field(metadata={"means": "the knowledge neurons"})
     effect: Float[Tensor, " way"] = field(metadata={"means": "change, suppressed and amplified"})
     low: Float[Tensor, " way"] = field(metadata={"means": "lower 95 % bound"})
@@ -63,8 +65,9 @@ class KnowledgeNeurons(Result):
         chance = [float(one.mean()) for one in self.random]
         least = min(float(self.share[one]) for one in self.neurons)
         return (
-            f"Knowledge neurons of {self.model} on {self.task}: {len(self.chosen)}, which count for "
-            f"at least {least:.0%} of the prompts. p(answer) is {self.baseline:.3f}, and changes by {down:+.3f} "
+            f"Knowledge neurons of {self.model} on {self.task}: {len(self.chosen)}, each counting "
+            f"for at least {least:.0%} of the prompts. p(answer) is {self.baseline:.3f}, and changes "
+            f"by {down:+.3f} "
             f"when they are suppressed and {up:+.3f} when amplified (random neurons "
             f"{chance[0]:+.3f} and {chance[1]:+.3f}; other prompts {float(self.other[0]):+.3f} and "
             f"{float(self.other[1]):+.3f}). {self.caveat}"
@@ -104,7 +107,8 @@ def knowledge(
         widest = float(share.max())
         wide = [one for one in in_order(mean) if share[one] >= widest]
         caveat = (
-            f"Caveat: no neuron counts for {shared:.0%} of the prompts; these count for {widest:.0%}."
+            f"Caveat: no neuron counts for {shared:.0%} of the prompts; these count for "
+            f"{widest:.0%}."
         )
     chosen = wide[:most]
     labels = provenance.of_task(model, task)

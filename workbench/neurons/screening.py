@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jaxtyping import Float, Int
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import HookedModel, sites
@@ -19,7 +19,7 @@ from workbench.tasks import Task
 
 @dataclass(frozen=True, eq=False)
 class Screen(Result):
-    """Estimated effect of ablating each neuron alone, and the exact one of the top. Negative: helps.
+    """Effect of ablating each neuron alone, estimated, and exact for the top. Negative: it helps.
 
     The estimate is attribution patching: (replacement - activation) . gradient, summed over
     positions. `agreement` is Spearman's correlation of estimate and exact effect over the neurons

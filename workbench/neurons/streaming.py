@@ -47,10 +47,10 @@ def activity(
         for batch in corpus.rows.batches(batch_size):
             rows = slice(first, first + len(batch))
 
-            def show(site: Site, activation: Tensor, batch: Prompts = batch, rows: slice = rows) -> None:
-                states[site.layer].add(
-                    activation.cpu(), batch.lengths, rows.start, unit[rows]
-                )
+            def show(
+                site: Site, activation: Tensor, batch: Prompts = batch, rows: slice = rows
+            ) -> None:
+                states[site.layer].add(activation.cpu(), batch.lengths, rows.start, unit[rows])
 
             visit(model, batch, wanted, show)
             first += len(batch)

@@ -22,10 +22,6 @@ MOST_TOKENS, COVERED = 5, 0.95
 NO_TOKEN = -1
 
 
-def _means(text: str) -> Any:
-    return field(metadata={"means": text})
-
-
 @dataclass(frozen=True, eq=False)
 class Triggers(Result):
     """Which tokens make chosen neurons fire, and what stands before and after them.
@@ -35,21 +31,35 @@ class Triggers(Result):
     exp(entropy): 1 is a pure detector, large is polysemantic (in tokens; not in meanings).
     """
 
-    neurons: Int[Tensor, "cell part"] = _means("layer and number of each neuron")
-    token: Int[Tensor, "cell rank"] = _means("tokens with the largest mass; -1: there are fewer")
-    mass: Float[Tensor, "cell rank"] = _means("their share of the mass")
-    average: Float[Tensor, "cell rank"] = _means("mean activation at the token")
-    fires: Float[Tensor, "cell rank"] = _means("share of the token's occurrences where it fires")
-    before: Int[Tensor, "cell rank part"] = _means("pairs (token before, token) by mass")
-    before_mass: Float[Tensor, "cell rank"] = _means("their share of the mass")
-    after: Int[Tensor, "cell rank part"] = _means("pairs (token, token after) by mass")
-    after_mass: Float[Tensor, "cell rank"] = _means("their share of the mass")
-    covering: Int[Tensor, " cell"] = _means("how many tokens have 95 % of the firings")
-    detector: Bool[Tensor, " cell"] = _means("whether it is a detector of a few tokens")
-    selectivity: Float[Tensor, " cell"] = _means(
-        "(mean at its best token - mean elsewhere) / (their sum), of positive parts"
+    neurons: Int[Tensor, "cell part"] = field(metadata={"means": "layer and number of each neuron"})
+    token: Int[Tensor, "cell rank"] = field(
+        metadata={"means": "tokens with the largest mass; -1: there are fewer"}
     )
-    kinds: Float[Tensor, " cell"] = _means("effective number of tokens")
+    mass: Float[Tensor, "cell rank"] = field(metadata={"means": "their share of the mass"})
+    average: Float[Tensor, "cell rank"] = field(metadata={"means": "mean activation at the token"})
+    fires: Float[Tensor, "cell rank"] = field(
+        metadata={"means": "share of the token's occurrences where it fires"}
+    )
+    before: Int[Tensor, "cell rank part"] = field(
+        metadata={"means": "pairs (token before, token) by mass"}
+    )
+    before_mass: Float[Tensor, "cell rank"] = field(metadata={"means": "their share of the mass"})
+    after: Int[Tensor, "cell rank part"] = field(
+        metadata={"means": "pairs (token, token after) by mass"}
+    )
+    after_mass: Float[Tensor, "cell rank"] = field(metadata={"means": "their share of the mass"})
+    covering: Int[Tensor, " cell"] = field(
+        metadata={"means": "how many tokens have 95 % of the firings"}
+    )
+    detector: Bool[Tensor, " cell"] = field(
+        metadata={"means": "whether it is a detector of a few tokens"}
+    )
+    selectivity: Float[Tensor, " cell"] = field(
+        metadata={
+            "means": "(mean at its best token - mean elsewhere) / (their sum), of positive parts"
+        }
+    )
+    kinds: Float[Tensor, " cell"] = field(metadata={"means": "effective number of tokens"})
     level: float
     task: str
     task_digest: str

@@ -55,8 +55,8 @@ class Universal(Result):
         return (
             f"{len(self.universal)} of {self.correlation.numel():,} neurons of {self.model} "
             f"({len(self.universal) / self.correlation.numel():.1%}) have a counterpart in "
-            f"{self.other} on {self.tokens:,} tokens of {self.task}; the median best correlation is "
-            f"{float(self.correlation.median()):.2f}, in a rotated basis "
+            f"{self.other} on {self.tokens:,} tokens of {self.task}; the median best correlation "
+            f"is {float(self.correlation.median()):.2f}, in a rotated basis "
             f"{float(self.baseline.median()):.2f}."
         )
 
@@ -90,7 +90,8 @@ def universal(
     ours, others = _standardised(model, corpus, mine), _standardised(other, corpus, theirs)
     best, match, baseline = [], [], []
     rotated = {
-        layer: _rotated(part, derive(seed, "rotation", str(layer))) for layer, part in others.items()
+        layer: _rotated(part, derive(seed, "rotation", str(layer)))
+        for layer, part in others.items()
     }
     for layer in mine:
         value, where = _best(ours[layer], others)

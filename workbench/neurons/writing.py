@@ -17,10 +17,6 @@ from workbench.results import Result
 _AT_ONCE = 512  # neurons whose logits are held together
 
 
-def _means(text: str) -> Any:
-    return field(metadata={"means": text})
-
-
 @dataclass(frozen=True, eq=False)
 class Written(Result):
     """What each neuron writes into the logits when it fires, from the weights alone.
@@ -31,18 +27,40 @@ class Written(Result):
     relative to their mean over the vocabulary, which no probability depends on.
     """
 
-    promoted: Int[Tensor, "layer neuron rank"] = _means("tokens with the highest logits")
-    promoted_by: Float[Tensor, "layer neuron rank"] = _means("logit per unit of activation")
-    suppressed: Int[Tensor, "layer neuron rank"] = _means("tokens with the lowest logits")
-    suppressed_by: Float[Tensor, "layer neuron rank"] = _means("logit per unit of activation")
-    spread: Float[Tensor, "layer neuron"] = _means("standard deviation over the vocabulary")
-    skewness: Float[Tensor, "layer neuron"] = _means("positive: promotes few; negative: suppresses")
-    kurtosis: Float[Tensor, "layer neuron"] = _means("large: few tokens; a normal spread is 3")
-    length: Float[Tensor, "layer neuron"] = _means("length of w_out")
-    unembedding_token: Int[Tensor, "layer neuron"] = _means("token whose unembedding is nearest")
-    unembedding_cosine: Float[Tensor, "layer neuron"] = _means("its cosine with w_out")
-    embedding_token: Int[Tensor, "layer neuron"] = _means("token whose embedding is nearest")
-    embedding_cosine: Float[Tensor, "layer neuron"] = _means("its cosine with w_in (the gate)")
+    promoted: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "tokens with the highest logits"}
+    )
+    promoted_by: Float[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "logit per unit of activation"}
+    )
+    suppressed: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "tokens with the lowest logits"}
+    )
+    suppressed_by: Float[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "logit per unit of activation"}
+    )
+    spread: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "standard deviation over the vocabulary"}
+    )
+    skewness: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "positive: promotes few; negative: suppresses"}
+    )
+    kurtosis: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "large: few tokens; a normal spread is 3"}
+    )
+    length: Float[Tensor, "layer neuron"] = field(metadata={"means": "length of w_out"})
+    unembedding_token: Int[Tensor, "layer neuron"] = field(
+        metadata={"means": "token whose unembedding is nearest"}
+    )
+    unembedding_cosine: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "its cosine with w_out"}
+    )
+    embedding_token: Int[Tensor, "layer neuron"] = field(
+        metadata={"means": "token whose embedding is nearest"}
+    )
+    embedding_cosine: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "its cosine with w_in (the gate)"}
+    )
     task: str
     task_digest: str
     model: str
@@ -62,9 +80,10 @@ class Written(Result):
         top = self.sharpest(3)
         said = ", ".join(f"{one} ({float(self.kurtosis[one]):.0f})" for one in top)
         sharp = int((self.kurtosis > 10).sum())
+        suppress = int(((self.kurtosis > 10) & (self.skewness < 0)).sum())
         return (
             f"Of {self.kurtosis.numel():,} neurons of {self.model}, {sharp:,} write to few tokens "
-            f"(kurtosis above 10), of which {int(((self.kurtosis > 10) & (self.skewness < 0)).sum())}"
+            f"(kurtosis above 10), of which {suppress:,}"
             f" suppress them when positive. Sharpest: {said}."
         )
 
@@ -79,7 +98,7 @@ class Written(Result):
         lines = [f"{'neuron':<10}{'kurtosis':>10}{'skewness':>10}{'cosine with unembedding':>26}"]
         for one in self.sharpest(n):
             lines.append(
-                f"{str(one):<10}{float(self.kurtosis[one]):>10.1f}{float(self.skewness[one]):>+10.2f}"
+                f"{one!s:<10}{float(self.kurtosis[one]):>10.1f}{float(self.skewness[one]):>+10.2f}"
                 f"{float(self.unembedding_cosine[one]):>+26.3f}"
             )
         return "\n".join(lines)

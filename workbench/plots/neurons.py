@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from workbench.neurons import Activity, Atlas, Confidence, Explained, Triggers, Universal, Written
 from workbench.plots.style import BLUE, GREY, INK, OCHRE, QUIET, RED, new_figure, styled, titled
@@ -93,6 +94,7 @@ def draw_written(result: Written, ax: Axes | None = None) -> Figure:
                 linewidths=0, label=label, rasterized=True,
             )  # fmt: skip
         ax.set(xlabel="layer", ylabel="kurtosis of its logits (normal: 3)", yscale="log")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(loc="upper left", markerscale=2)
         return titled(ax, f"What neurons write, {result.model}")
 
@@ -164,7 +166,7 @@ def _by_layer(ax: Axes, values: np.ndarray, label: str) -> None:
     ax.fill_between(layers, low, high, color=BLUE, alpha=0.3, linewidth=0, label="middle half")
     ax.plot(layers, middle, color=BLUE, linewidth=1.6, marker="o", markersize=2.6, label="median")
     ax.set(xlabel="layer", title=label)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="best", fontsize=7)
 
 

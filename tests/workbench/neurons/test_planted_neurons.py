@@ -170,8 +170,11 @@ def test_suppressed_knowledge_is_lost_and_amplified_knowledge_is_not(model, task
 
 def test_a_replayed_ablation_is_a_full_forward(model, task, truth):
     found = neurons.ablate_each(model, task, [truth["costly"]], metric=metrics.logit_diff)
-    with torch.no_grad(), intervening(
-        model, {Site("neuron", truth["costly"][0]): edits.zero(neurons=[truth["costly"][1]])}
+    with (
+        torch.no_grad(),
+        intervening(
+            model, {Site("neuron", truth["costly"][0]): edits.zero(neurons=[truth["costly"][1]])}
+        ),
     ):
         logits = model(task.clean)
     full = metrics.logit_diff(logits, task) - found.baseline

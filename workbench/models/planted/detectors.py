@@ -70,7 +70,10 @@ def _widened(plan: Blueprint) -> Blueprint:
         return torch.cat([matrix, torch.zeros(_ROOM, matrix.shape[1])])
 
     layers = tuple(
-        tuple(replace(one, q=rows(one.q), k=rows(one.k), v=rows(one.v), o=rows(one.o)) for one in layer)
+        tuple(
+            replace(one, q=rows(one.q), k=rows(one.k), v=rows(one.v), o=rows(one.o))
+            for one in layer
+        )
         for layer in plan.layers
     )
     mlps = tuple(Neurons(rows(one.reads), one.bias, rows(one.writes)) for one in plan.mlps)
@@ -84,8 +87,6 @@ def _with_more(space: Space, mlp: Neurons, generator: torch.Generator) -> Neuron
     """More neurons that write into the scratch alone."""
     more = idle_mlp(space, generator, neurons=_MORE)
     reads, writes = (
-        torch.cat(pair, dim=1)
-        for pair in ((mlp.reads, more.reads), (mlp.writes, more.writes))
+        torch.cat(pair, dim=1) for pair in ((mlp.reads, more.reads), (mlp.writes, more.writes))
     )
     return Neurons(reads, torch.cat([mlp.bias, more.bias]), writes)
-
