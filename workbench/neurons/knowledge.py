@@ -66,8 +66,8 @@ class KnowledgeNeurons(Result):
         least = min(float(self.share[one]) for one in self.neurons)
         return (
             f"Knowledge neurons of {self.model} on {self.task}: {len(self.chosen)}, each counting "
-            f"for at least {least:.0%} of the prompts. p(answer) is {self.baseline:.3f}, and changes "
-            f"by {down:+.3f} "
+            f"for at least {least:.0%} of the prompts. p(answer) is {self.baseline:.3f}, and "
+            f"changes by {down:+.3f} "
             f"when they are suppressed and {up:+.3f} when amplified (random neurons "
             f"{chance[0]:+.3f} and {chance[1]:+.3f}; other prompts {float(self.other[0]):+.3f} and "
             f"{float(self.other[1]):+.3f}). {self.caveat}"

@@ -76,6 +76,7 @@ from workbench.plots.neuron_effects import (
     draw_neuron_effects,
     draw_screen,
 )
+from workbench.plots.neuron_pages import atlas_fragment, atlas_page, save_atlas
 from workbench.plots.neurons import (
     draw_activity,
     draw_atlas,
@@ -97,7 +98,15 @@ from workbench.plots.redundancy import (
 from workbench.plots.self_repair import draw_self_repair
 from workbench.plots.style import encoded
 
-__all__ = ["AttentionView", "attention", "draw", "interactive", "png", "save"]
+__all__ = ["AttentionView",
+    "atlas_page",
+    "attention",
+    "draw",
+    "interactive",
+    "png",
+    "save",
+    "save_atlas",
+]
 
 
 @singledispatch
@@ -165,6 +174,11 @@ def _(result: HeadTypes) -> str:
     where = f"{result.task}, its first prompt; the strongest heads of each type"
     patterns = result.pattern.numpy()
     return AttentionView(patterns, list(result.shown), list(result.words), where).fragment()
+
+
+@interactive.register
+def _(result: Atlas) -> str:
+    return atlas_fragment(result)
 
 
 def save(result_or_figure: object, path: Path | str) -> None:
