@@ -70,7 +70,7 @@ def from_cache(model: models.Model, corpus: corpora.Corpus, batch: int) -> None:
     first = 0
     for prompts in corpus.batches(batch):
         with torch.no_grad():
-            _, cache = model.run_with_cache(prompts, names_filter=names)
+            _, cache = model.run_with_cache(prompts.tokens, names_filter=names)
         if not states:
             states = [
                 LayerState.begun(cache[name].abs().amax((0, 1)), length=corpus.length, k=20)

@@ -207,7 +207,9 @@ class Ablating:
         if source.kind == "mean":
             over = task.corrupt if source.over is None else source.over
             return cls("mean", effects.mean_over(model, over, wanted))
-        return cls(str(source), effects.values(model, task, wanted, source=source))
+        found = effects.values(model, task, wanted, source=source)
+        # GPT-2's matrices refuse the order in memory that a mixture of prompts comes in.
+        return cls(str(source), {site: value.contiguous() for site, value in found.items()})
 
 
 def as_task(corpus: Corpus) -> Task:

@@ -157,11 +157,12 @@ def follow_rules(explanation: str, tokens: Sequence[str]) -> list[float]:
     decoder = json.JSONDecoder()
     single, end = decoder.raw_decode(body)
     rest = body[end:].removeprefix(_AFTER)
-    double: Mapping[str, float] = decoder.raw_decode(rest)[0] if rest else {}
-    pairs = {tuple(json.loads(pair)): value for pair, value in double.items()}
+    double: dict[str, float] = decoder.raw_decode(rest)[0] if rest else {}
+    pairs = {tuple(json.loads(pair)): float(value) for pair, value in double.items()}
     found = [0.0]
     for before, token in pairwise(tokens):
-        found.append(pairs.get((before, token), single.get(token, 0.0)))
+        alone = float(single.get(token, 0.0))
+        found.append(pairs.get((before, token), alone))
     return found
 
 

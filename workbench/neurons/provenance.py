@@ -31,7 +31,9 @@ def of_model(model: HookedModel) -> dict[str, Any]:
 
 def shape(model: HookedModel) -> tuple[int, int]:
     """Layers, and neurons in each; refused where the model has no neurons that can be read."""
-    return len(sites.all(model, "neuron")), model.cfg.d_mlp
+    layers = len(sites.all(model, "neuron"))
+    # Not from the configuration: for some architectures TransformerLens guesses it there.
+    return layers, model.blocks[0].mlp.W_out.shape[0]
 
 
 def matches(model: HookedModel, corpus: Corpus) -> None:

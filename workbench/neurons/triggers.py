@@ -177,7 +177,7 @@ def _pairs(
     return filled, _filled((shares[order] / total).float(), k, 0.0)
 
 
-def _filled(values: Tensor, k: int, empty: float) -> Tensor:
+def _filled(values: Tensor, k: int, empty: float | int) -> Tensor:
     found = torch.full((k,), empty, dtype=values.dtype)
     found[: min(k, len(values))] = values[:k]
     return found

@@ -98,7 +98,8 @@ from workbench.plots.redundancy import (
 from workbench.plots.self_repair import draw_self_repair
 from workbench.plots.style import encoded
 
-__all__ = ["AttentionView",
+__all__ = [
+    "AttentionView",
     "atlas_page",
     "attention",
     "draw",

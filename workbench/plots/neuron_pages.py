@@ -105,7 +105,8 @@ def _page(result: Atlas, at: int, name: str) -> str:
         f"{_number(float(result.null[at]))}; loss {_number(float(result.loss[at]))} "
         f"{escape(result.unit)}</p>"
         f"<p>fires at {_words(result.tokens[at])}<br>promotes {_words(result.promoted[at])}<br>"
-        f"suppresses {_words(result.suppressed[at])}</p>{_histogram(result, at)}{contexts}</section>"
+        f"suppresses {_words(result.suppressed[at])}</p>"
+        f"{_histogram(result, at)}{contexts}</section>"
     )
 
 

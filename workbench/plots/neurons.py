@@ -104,7 +104,7 @@ def draw_universal(result: Universal, ax: Axes | None = None) -> Figure:
     with styled():
         ax = ax or new_figure(width=5.2, height=3.4).subplots()
         assert ax is not None
-        edges = np.linspace(0, 1, 41)
+        edges = np.linspace(0, 1, 41).tolist()
         for values, color, label in (
             (result.correlation, BLUE, "neurons"), (result.baseline, GREY, "rotated basis"),
         ):  # fmt: skip
@@ -152,7 +152,7 @@ def bars(
     if bounds is not None:
         ax.hlines(place, bounds[0][:count], bounds[1][:count], color=INK, linewidth=0.9)
     ax.axvline(0, color=QUIET, linewidth=0.7)
-    ax.set(yticks=place, yticklabels=names[:count], ylim=(count - 0.4, -0.6))
+    ax.set(yticks=place, yticklabels=list(names[:count]), ylim=(count - 0.4, -0.6))
     if len(names) > count:
         ax.set_ylabel(f"{count} of {len(names)} neurons", color=QUIET)
 
@@ -189,7 +189,8 @@ def _first_tokens(ax: Axes, elsewhere: np.ndarray, first: np.ndarray) -> None:
 
 def _scores(ax: Axes, names: Sequence[str], score: np.ndarray, null: np.ndarray) -> None:
     order = np.argsort(-np.nan_to_num(score), kind="stable")
-    bars(ax, [names[at] for at in order], score[order], colors=[BLUE] * len(names))
+    ordered = [str(names[at]) for at in order.tolist()]
+    bars(ax, ordered, score[order], colors=[BLUE] * len(names))
     place = np.arange(min(len(names), _MOST))
     ax.plot(null[order][: len(place)], place, "o", color=OCHRE, markersize=4, label="others'")
     ax.set(xlabel="correlation with the truth, held out", title="how well its explanation predicts")

@@ -58,9 +58,12 @@ def test_nothing_in_a_corpus_becomes_part_of_the_page(atlas, attacked):
 
 @pytest.mark.slow
 def test_a_browser_finds_neurons_and_is_not_taken_over(attacked, atlas, tmp_path):
-    assert "taken" not in re.findall(
-        r"<title>(.*?)</title>", in_browser(plots.atlas_page(attacked), tmp_path / "evil.html")
-    )[0]
+    assert (
+        "taken"
+        not in re.findall(
+            r"<title>(.*?)</title>", in_browser(plots.atlas_page(attacked), tmp_path / "evil.html")
+        )[0]
+    )
     wanted = f"Neuron {atlas.neurons[2]}"
     script = f"""const box = document.querySelector(".atlas input"); box.value = "{wanted}";
     box.dispatchEvent(new Event("input"));"""
