@@ -1,5 +1,6 @@
 """One pass over a corpus that looks at every neuron and keeps only what it adds up."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,21 +40,27 @@ def activity(
     provenance.matches(model, corpus)
     if k < 1:
         raise ValueError(f"k={k}: keep at least one example of each neuron")
+    if int(corpus.rows.lengths.max()) < 2:
+        raise ValueError(f"{corpus} has no row of two tokens, and first tokens do not count")
     wanted = sites.all(model, stream)
-    states = _begun(model, corpus, wanted, k=k, batch_size=batch_size)
+    states: dict[int, LayerState] = {}
     unit = corpus.document if apart == "documents" else torch.arange(len(corpus))
-    first = 0
     with tqdm(total=corpus.tokens, desc="neurons", unit="token", delay=0.5) as bar:
-        for batch in corpus.rows.batches(batch_size):
-            rows = slice(first, first + len(batch))
+        for rows in _batches(len(corpus), batch_size):
+            batch = corpus.rows[rows]
 
             def show(
                 site: Site, activation: Tensor, batch: Prompts = batch, rows: slice = rows
             ) -> None:
-                states[site.layer].add(activation.cpu(), batch.lengths, rows.start, unit[rows])
+                activation = activation.cpu()
+                if site.layer not in states:
+                    largest = _largest(activation, batch, site)
+                    states[site.layer] = LayerState.begun(
+                        largest, length=corpus.length, k=k, name=str(site)
+                    )
+                states[site.layer].add(activation, batch.lengths, rows.start, unit[rows])
 
             visit(model, batch, wanted, show)
-            first += len(batch)
             bar.update(int(batch.lengths.sum()))
     return _finished(model, corpus, [states[site.layer] for site in wanted], apart, stream)
 
@@ -123,25 +130,24 @@ def _by_row(
     return largest, smallest
 
 
-def _begun(
-    model: HookedModel, corpus: Corpus, wanted: list[Site], *, k: int, batch_size: int
-) -> dict[int, LayerState]:
-    """Empty states, with histograms as wide as the first few rows ask for."""
-    states: dict[int, LayerState] = {}
-    rows = corpus.rows[: min(_CALIBRATION, len(corpus))]
-    if int(corpus.rows.lengths.max()) < 2:
-        raise ValueError(f"{corpus} has no row of two tokens, and first tokens do not count")
+def _batches(rows: int, size: int) -> Iterator[slice]:
+    """A first batch of always the same rows, by which histograms are scaled; then `size` each."""
+    first = min(_CALIBRATION, rows)
+    yield slice(0, first)
+    for start in range(first, rows, size):
+        yield slice(start, min(start + size, rows))
 
-    def show(site: Site, activation: Tensor) -> None:
-        inside = rows.mask.clone().to(activation.device)
-        inside[:, 0] = 0
-        largest = (activation.abs().float() * inside[..., None]).amax(dim=(0, 1)).cpu()
-        if not bool(torch.isfinite(largest).all()):
-            raise FloatingPointError(f"NaN or Inf at {site}, in the first {len(rows)} rows")
-        states[site.layer] = LayerState.begun(largest, length=corpus.length, k=k, name=str(site))
 
-    visit(model, rows, wanted, show)
-    return states
+def _largest(
+    activation: Float[Tensor, "row pos neuron"], prompts: Prompts, site: Site
+) -> Float[Tensor, " neuron"]:
+    """How large each neuron is anywhere but at first tokens and in padding."""
+    inside = prompts.mask.bool().clone()
+    inside[:, 0] = False
+    largest = activation.abs().float().masked_fill(~inside[..., None], 0).amax(dim=(0, 1))
+    if not bool(torch.isfinite(largest).all()):
+        raise FloatingPointError(f"NaN or Inf at {site}, in the first {len(prompts)} rows")
+    return largest
 
 
 def _finished(

@@ -79,7 +79,8 @@ def test_the_upper_half_of_a_histogram_is_what_is_above_zero_exactly():
 @pytest.mark.parametrize("end", ["top", "bottom"])
 def test_examples_are_those_of_brute_force(small, corpus, everything, apart, end):
     seen = neurons.activity(small, corpus, k=4, apart=apart, batch_size=len(corpus))
-    x, rows, positions = real(corpus, everything(small, corpus))
+    whole = everything(small, corpus)
+    x, rows, positions = real(corpus, whole)
     unit = (corpus.document if apart == "documents" else torch.arange(len(corpus)))[rows]
     sign = 1 if end == "top" else -1
     for layer in range(x.shape[0]):
