@@ -28,6 +28,7 @@ class Config:
     tokens: int = 20_000
     length: int = 128  # of each row of text
     k: int = 1  # largest and smallest activations that are kept of each neuron
+    seed: int = 0  # nothing is drawn here; every run names one
 
 
 REHEARSAL = Config(model="tiny", corpus="prose", tokens=300, length=24)
