@@ -8,7 +8,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 from hooks import edits, heads, replay, sites, store
 from hooks.activations import Activations, head_out
-from hooks.capture import capture, capture_batches, last_logits
+from hooks.capture import capture, capture_batches, last_logits, visit
 from hooks.gradients import Gradients, gradients, gradients_without_each_layer
 from hooks.intervene import EditNeverFired, intervening
 from hooks.places import Edit, Positions
@@ -37,4 +37,5 @@ __all__ = [
     "replay",
     "sites",
     "store",
+    "visit",
 ]

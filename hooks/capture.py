@@ -102,6 +102,45 @@ def capture_batches(
         )
 
 
+@torch.no_grad()
+def visit(
+    model: HookedModel,
+    prompts: Prompts | Tensor,
+    sites: Iterable[Site],
+    show: Callable[[Site, Tensor], None],
+) -> None:
+    """Run `model` once on `prompts` and show what flows through `sites` as it is computed.
+
+    Nothing is kept and nothing above the last needed site is computed, so memory does not grow
+    with the number of sites. What is shown is the model's own tensor: copy what is to be kept,
+    and write into nothing. What stands behind a prompt's length is padding.
+    """
+    prompts = Prompts.of(prompts).to(_device(model))
+    wanted, seen = list(dict.fromkeys(sites)), set()
+    for site in wanted:
+        check_readable(model, site)
+    if not wanted:
+        raise ValueError("nothing to visit: name at least one site")
+
+    def reader(site: Site) -> Callable[[Tensor, object], None]:
+        def read(activation: Tensor, hook: object) -> None:
+            if site in seen:
+                raise RuntimeError(f"{site} fired twice in one pass; run check_model")
+            seen.add(site)
+            show(site, activation)
+            if len(seen) == len(wanted):
+                raise _EverythingRead
+
+        return read
+
+    hooks = [(site.hook_name, reader(site)) for site in wanted]
+    with model.hooks(fwd_hooks=hooks), suppress(_EverythingRead):
+        model(prompts)
+    silent = [str(site) for site in wanted if site not in seen]
+    if silent:
+        raise RuntimeError(f"nothing flowed through {', '.join(silent)} in {_name(model)}")
+
+
 def last_logits(model: HookedModel, prompts: Prompts | Tensor) -> Float[Tensor, "batch 1 vocab"]:
     """The logits at each prompt's last real token; the other rows are not computed where the
     model can leave them out. Unlike `capture` it follows the caller's choice of gradients."""

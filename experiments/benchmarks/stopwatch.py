@@ -37,6 +37,12 @@ def peak_gb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
 
 
+def held_gb() -> float:
+    """The memory this process holds now, in GB."""
+    gc.collect()
+    return _status("VmRSS") * 1024 / 1e9
+
+
 def peak_of(way: Callable[[], object]) -> float | None:
     """The most memory, in GB, that one run of `way` adds to this process; None where unknown."""
     gc.collect()

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import tyro
@@ -109,6 +110,11 @@ def _seconds(path: Path) -> dict[str, float]:
 
 def main(config: Config) -> None:
     """Measure, and print one JSON object as the last line."""
+    print(json.dumps(measured(config)))
+
+
+def measured(config: Config) -> dict[str, Any]:
+    """The figures, after a line for each way."""
     model = models.load(config.model)
     corpus, wanted = Corpus(config, model.cfg.d_vocab), sites.all(model, "resid_post")
     folder = Path(tempfile.mkdtemp(dir=config.folder or None))
@@ -140,7 +146,7 @@ def main(config: Config) -> None:
         identical = resumes_identically(few, folder)
     finally:
         shutil.rmtree(folder)
-    figures = {
+    return {
         "store_write_overhead": overhead[0],
         "store_write_overhead_range": overhead[1:],
         "processor_time_ratio": in_work[0],
@@ -150,7 +156,6 @@ def main(config: Config) -> None:
         "peak_gb": stopwatch.peak_gb(),
         "threads": torch.get_num_threads(),
     }
-    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,21 @@ from workbench.heads import (
     Substitution,
 )
 from workbench.lens import DirectAttribution, LogitLens
+from workbench.neurons import (
+    Activity,
+    Atlas,
+    ConceptNeurons,
+    ConceptStudy,
+    Confidence,
+    Explained,
+    KnowledgeNeurons,
+    NeuronAttribution,
+    NeuronEffects,
+    Screen,
+    Triggers,
+    Universal,
+    Written,
+)
 from workbench.patching import (
     AcdcCircuit,
     CircuitStudy,
@@ -62,6 +77,24 @@ from workbench.plots.kinds import draw_head_types
 from workbench.plots.lens import draw_direct_attribution, draw_logit_lens
 from workbench.plots.likelihood import draw_minimal_pairs, draw_region_surprisal
 from workbench.plots.likeness import draw_head_similarity, draw_substitution
+from workbench.plots.neuron_effects import (
+    draw_concept_neurons,
+    draw_concept_study,
+    draw_knowledge_neurons,
+    draw_neuron_attribution,
+    draw_neuron_effects,
+    draw_screen,
+)
+from workbench.plots.neuron_pages import atlas_fragment, atlas_page, save_atlas
+from workbench.plots.neurons import (
+    draw_activity,
+    draw_atlas,
+    draw_confidence,
+    draw_explained,
+    draw_triggers,
+    draw_universal,
+    draw_written,
+)
 from workbench.plots.patching import draw_ranking, draw_sweep, draw_sweeps
 from workbench.plots.paths import draw_path_effects, draw_tracing
 from workbench.plots.probes import draw_probe_study
@@ -85,7 +118,16 @@ from workbench.probes import (
     Use,
 )
 
-__all__ = ["AttentionView", "attention", "draw", "interactive", "png", "save"]
+__all__ = [
+    "AttentionView",
+    "atlas_page",
+    "attention",
+    "draw",
+    "interactive",
+    "png",
+    "save",
+    "save_atlas",
+]
 
 
 @singledispatch
@@ -136,6 +178,19 @@ draw.register(Transfer, draw_transfer)
 draw.register(MinimalPairs, draw_minimal_pairs)
 draw.register(RegionSurprisal, draw_region_surprisal)
 draw.register(ProbeStudy, draw_probe_study)
+draw.register(Activity, draw_activity)
+draw.register(Atlas, draw_atlas)
+draw.register(Explained, draw_explained)
+draw.register(Triggers, draw_triggers)
+draw.register(Written, draw_written)
+draw.register(Universal, draw_universal)
+draw.register(Confidence, draw_confidence)
+draw.register(NeuronEffects, draw_neuron_effects)
+draw.register(NeuronAttribution, draw_neuron_attribution)
+draw.register(Screen, draw_screen)
+draw.register(ConceptNeurons, draw_concept_neurons)
+draw.register(ConceptStudy, draw_concept_study)
+draw.register(KnowledgeNeurons, draw_knowledge_neurons)
 
 
 @singledispatch
@@ -149,6 +204,11 @@ def _(result: HeadTypes) -> str:
     where = f"{result.task}, its first prompt; the strongest heads of each type"
     patterns = result.pattern.numpy()
     return AttentionView(patterns, list(result.shown), list(result.words), where).fragment()
+
+
+@interactive.register
+def _(result: Atlas) -> str:
+    return atlas_fragment(result)
 
 
 def save(result_or_figure: object, path: Path | str) -> None:

@@ -198,7 +198,7 @@ def test_removing_an_edge_outside_the_circuit_changes_nothing(name):
 
 def architecture(name: str) -> str:
     shapes = {"gpt2": "GPT-2", "llama": "Llama"}
-    with_mlps = name in ("and", "or", "redundant", "brackets")
+    with_mlps = name in ("and", "or", "redundant", "brackets", "neurons")
     native = "native" if with_mlps else "native, attention only"
     return shapes.get(name.rpartition("-")[2], native)
 

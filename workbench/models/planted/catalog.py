@@ -13,7 +13,15 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 
 from workbench import statistics
 from workbench.models.bridge import Model, wrap
-from workbench.models.planted import brackets, gates, induction, pouring, redundancy, trained
+from workbench.models.planted import (
+    brackets,
+    detectors,
+    gates,
+    induction,
+    pouring,
+    redundancy,
+    trained,
+)
 from workbench.models.planted.truth import Truth
 from workbench.models.planted.vocabulary import SPECIAL, tokenizer
 from workbench.models.planted.wiring import Blueprint
@@ -33,6 +41,7 @@ _WIRED: Mapping[str, _Recipe] = {
 }
 _NATIVE_ONLY: Mapping[str, _Recipe] = {
     "self-repair": redundancy.self_repair,
+    "neurons": detectors.detectors,
     "induction-pair-gqa": partial(induction.pair, sharing=2),
     "duplicate-gqa": partial(redundancy.duplicate, sharing=2),
 }

@@ -51,6 +51,7 @@ class Truth:
     residual    (layer, role of the task) -> logit difference of the corrupt prompts when the
                 residual stream entering that layer there is the clean one
     known       numbers that interventions on heads must give
+    neurons     what neurons are for -> the neurons (layer, number), where some were planted
 
     An edge of the circuit that is in neither direction carries the same in both prompts
     (positions, constants), or something else makes up for it. Trained models have no edges here.
@@ -65,6 +66,7 @@ class Truth:
     noising: frozenset[Edge] = frozenset()
     denoising: frozenset[Edge] = frozenset()
     residual: Mapping[tuple[int, str], float] = field(default_factory=dict)
+    neurons: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     @property
     def heads(self) -> tuple[Head, ...]:

@@ -1,12 +1,13 @@
-"""Running text, for what a model loses on language as such. Written for this workbench.
+"""Plain passages, for what a model loses on language as such. Written for this workbench.
 
-Plain passages on many subjects, so that the mean log-probability of their tokens says how well a
+They are on many subjects, so that the mean log-probability of their tokens says how well a
 model still reads. They are few: for a figure to be quoted, give your own text.
 """
 
 from typing import Any
 
 from hooks import Prompts
+from workbench.corpora.corpus import Corpus, text
 from workbench.models import prompts
 
 PROSE: tuple[str, ...] = (
@@ -55,3 +56,9 @@ def prose(model: Any, *, passages: int = len(PROSE)) -> Prompts:
     if not 1 <= passages <= len(PROSE):
         raise ValueError(f"{passages} passages were asked for, there are 1 to {len(PROSE)}")
     return prompts(model, PROSE[:passages])
+
+
+def passages(model: Any, *, length: int = 64, most_tokens: int | None = None) -> Corpus:
+    """All of `PROSE` as a corpus, each passage a document: for rehearsals and demonstrations."""
+    named = {f"passage {number}": one for number, one in enumerate(PROSE)}
+    return text(model, named, name="prose", length=length, most_tokens=most_tokens)

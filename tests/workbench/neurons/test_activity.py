@@ -1,0 +1,220 @@
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from workbench import corpora, models, neurons, results
+from workbench.neurons.streaming import LayerState
+
+
+@pytest.fixture
+def seen(small, corpus):
+    return neurons.activity(small, corpus, k=4, batch_size=5)
+
+
+def real(corpus, whole):
+    """(layer, token, neuron) of all tokens but first ones, and each token's row and position."""
+    inside = corpus.rows.mask.bool().clone()
+    inside[:, 0] = False
+    rows, positions = inside.nonzero().T
+    return whole[:, rows, positions], rows, positions
+
+
+def test_moments_are_those_of_all_activations_at_once(small, corpus, seen, everything):
+    x = real(corpus, everything(small, corpus))[0].double().numpy()
+    assert seen.tokens == x.shape[1]
+    for found, expected in (
+        (seen.mean, x.mean(1)),
+        (seen.deviation, x.std(1)),
+        (seen.size, np.abs(x).mean(1)),
+        (seen.skewness, stats.skew(x, axis=1)),
+        (seen.kurtosis, stats.kurtosis(x, axis=1, fisher=False)),
+        (seen.sparsity, 1 - np.abs(x).mean(1) ** 2 / (x**2).mean(1)),
+    ):
+        # The two passes over the model differ in rounding where its batches do.
+        assert np.allclose(found.numpy(), expected, rtol=2e-5, atol=1e-6)
+
+
+def test_moments_of_the_same_numbers_agree_to_nine_digits():
+    x = 3 + torch.randn(13, 24, 6, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([24, 24, 1, 7, 24, 24, 24, 2, 24, 24, 13, 24, 24])
+    state = LayerState.begun(torch.full((6,), 5.0), length=24, k=3)
+    state.add(x, lengths, 0, torch.arange(13))
+    kept = torch.cat([x[row, 1:n] for row, n in enumerate(lengths.tolist())]).double()
+    torch.testing.assert_close(state.sums.powers[0], kept.abs().sum(0), rtol=1e-12, atol=0)
+    for power in range(1, 5):
+        torch.testing.assert_close(
+            state.sums.powers[power], (kept**power).sum(0), rtol=1e-12, atol=0
+        )
+
+
+def test_histograms_count_every_activation_in_its_bin(small, corpus, seen, everything):
+    x = real(corpus, everything(small, corpus))[0]
+    for layer in range(x.shape[0]):
+        for neuron in range(0, x.shape[2], 7):
+            edges = seen.edges((layer, neuron)).double().numpy()
+            place = np.searchsorted(edges, x[layer, :, neuron].double().numpy(), side="left") - 1
+            expected = np.bincount(np.clip(place, 0, 63), minlength=64)
+            found = seen.histogram[layer, neuron].numpy()
+            assert abs(found - expected).sum() <= 2  # one activation rounds across an edge
+    assert (seen.histogram.sum(-1) == seen.tokens).all()
+
+
+def test_the_upper_half_of_a_histogram_is_what_is_above_zero_exactly():
+    x = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 5.0, -5.0, 0.25, 0.25]).reshape(1, 8, 1)
+    state = LayerState.begun(torch.tensor([0.25]), length=9, k=2)
+    state.add(torch.cat([x[:, :1], x], 1)[:, :9], torch.tensor([9]), 0, torch.arange(1))
+    assert state.reach.tolist() == [1.0]
+    assert int(state.counts[0, 32:].sum()) == 4
+    edges = np.linspace(-1, 1, 65)
+    assert int(state.counts[0, 39]) == 2
+    assert edges[39] < 0.25 <= edges[40]  # a bin holds its upper edge
+    assert int(state.counts[0, 63]) == int(state.counts[0, 0]) == 1  # what lies beyond the ends
+
+
+@pytest.mark.parametrize("apart", ["documents", "rows"])
+@pytest.mark.parametrize("end", ["top", "bottom"])
+def test_examples_are_those_of_brute_force(small, corpus, everything, apart, end):
+    seen = neurons.activity(small, corpus, k=4, apart=apart, batch_size=len(corpus))
+    whole = everything(small, corpus)
+    x, rows, positions = real(corpus, whole)
+    unit = (corpus.document if apart == "documents" else torch.arange(len(corpus)))[rows]
+    sign = 1 if end == "top" else -1
+    for layer in range(x.shape[0]):
+        for neuron in range(x.shape[2]):
+            value = (sign * x[layer, :, neuron]).tolist()
+            order = sorted(range(len(value)), key=lambda i: (-value[i], i))
+            taken, units = [], set()
+            for i in order:
+                if int(unit[i]) not in units:
+                    units.add(int(unit[i]))
+                    taken.append(i)
+            taken = taken[:4]
+            assert getattr(seen, end)[layer, neuron].tolist() == [sign * value[i] for i in taken]
+            assert getattr(seen, f"{end}_row")[layer, neuron].tolist() == rows[taken].tolist()
+            where = getattr(seen, f"{end}_position")[layer, neuron]
+            assert where.tolist() == positions[taken].tolist()
+
+
+def test_ties_go_to_the_earlier_token_and_a_document_counts_once():
+    x = torch.zeros(5, 4, 1)
+    x[0, 1], x[0, 3], x[1, 2], x[2, 1], x[3, 2], x[4, 3] = 2, 2, 2, 1, 2, 3
+    document = torch.tensor([0, 0, 1, 2, 2])
+    for batch in (1, 2, 5):
+        state = LayerState.begun(torch.tensor([3.0]), length=4, k=4)
+        for at in range(0, 5, batch):
+            part = x[at : at + batch]
+            lengths = torch.full((len(part),), 4)
+            state.add(part, lengths, at, document[at : at + batch])
+        assert state.top.value.tolist() == [[3, 2, 1, -math.inf]]
+        assert state.top.row.tolist() == [[4, 0, 2, -1]]
+        assert state.top.position.tolist() == [[3, 1, 1, -1]]
+
+
+def test_a_neuron_with_many_repeats_of_few_documents_keeps_empty_places():
+    x = torch.arange(24.0).reshape(6, 4, 1)
+    state = LayerState.begun(torch.tensor([24.0]), length=4, k=3)
+    state.add(x, torch.full((6,), 4), 0, torch.zeros(6, dtype=torch.long))
+    assert state.top.value.tolist() == [[23.0, -math.inf, -math.inf]]
+    assert state.bottom.row.tolist() == [[0, -1, -1]]
+    assert state.bottom.position.tolist() == [[1, -1, -1]]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_nothing_depends_on_the_size_of_batches(size):
+    drawn = torch.Generator().manual_seed(1)
+    x = torch.randn(11, 70, 9, generator=drawn).mul(4).round().div(4)  # with ties
+    lengths = torch.randint(1, 71, (11,), generator=drawn)
+    document = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 6])
+
+    def run(step):
+        state = LayerState.begun(torch.full((9,), 2.0), length=70, k=5)
+        for at in range(0, 11, step):
+            rows = slice(at, at + step)
+            width = int(lengths[rows].max())  # a batch is as wide as its longest row
+            state.add(x[rows, :width], lengths[rows], at, document[rows])
+        return state
+
+    one, other = run(2), run(size)
+    assert one.sums.powers.equal(other.sums.powers)
+    assert one.sums.by_span.equal(other.sums.by_span)
+    assert one.sums.first.equal(other.sums.first)
+    assert one.counts.equal(other.counts)
+    for end in ("top", "bottom"):
+        for name in ("value", "row", "position", "unit"):
+            assert getattr(getattr(one, end), name).equal(getattr(getattr(other, end), name))
+
+
+def test_the_whole_result_is_the_same_for_any_batch_size(small, corpus, seen):
+    other = neurons.activity(small, corpus, k=4, batch_size=17)
+    assert seen.histogram.sum() == other.histogram.sum()
+    for one in fields(seen):
+        value = getattr(seen, one.name)
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            torch.testing.assert_close(value, getattr(other, one.name), equal_nan=True)
+
+
+def test_a_neuron_that_follows_position_alone_is_positional_and_noise_is_not():
+    where = torch.tensor([0, 1, 2, 2, 3, 3, 3, 3], dtype=torch.float32)  # constant in each span
+    x = torch.stack([where.expand(40, 8), torch.randn(40, 8, generator=torch.Generator())], -1)
+    state = LayerState.begun(torch.tensor([3.0, 3.0]), length=8, k=2)
+    state.add(x, torch.full((40,), 8), 0, torch.arange(40))
+    sums, count = state.sums, 40 * 7
+    per_span = torch.tensor([40.0, 80.0, 160.0], dtype=torch.float64)[:, None]
+    mean, second = sums.powers[1] / count, sums.powers[2] / count
+    share = ((sums.by_span**2 / per_span).sum(0) / count - mean**2) / (second - mean**2)
+    assert float(share[0]) == pytest.approx(1.0)
+    assert float(share[1]) < 0.1
+
+
+def test_first_tokens_are_reported_apart(small, corpus, seen, everything):
+    first = everything(small, corpus)[:, :, 0].double()
+    torch.testing.assert_close(seen.first_mean, first.mean(1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(seen.first_largest, first.abs().amax(1), rtol=1e-5, atol=1e-6)
+    assert (seen.top_position != 0).all()
+
+
+def test_examples_are_shown_in_their_context(small, corpus, seen):
+    layer, neuron = seen.sparsest(1)[0]
+    line = seen.examples(small, corpus, (layer, neuron), n=1)[0]
+    row, at = (int(one[layer, neuron, 0]) for one in (seen.top_row, seen.top_position))
+    assert f"«{corpus.words(small, row)[at]}»" in line
+    assert corpus.documents[int(corpus.document[row])] in line
+    with pytest.raises(ValueError, match="not about"):
+        seen.examples(small, corpus.at_most(100), (layer, neuron))
+
+
+def test_the_gate_of_a_gated_mlp_can_be_counted_too(tiny_gqa, everything):
+    corpus = corpora.passages(tiny_gqa, length=24)
+    seen = neurons.activity(tiny_gqa, corpus, k=1, stream="neuron_pre")
+    gate = real(corpus, everything(tiny_gqa, corpus, "neuron_pre"))[0]
+    torch.testing.assert_close(seen.top[..., 0], gate.amax(1), rtol=1e-5, atol=1e-5)
+
+
+def test_a_result_can_be_written_down_and_read_back(tiny, tmp_path):
+    seen = neurons.top_activations(tiny, corpora.passages(tiny).at_most(200), k=2)
+    results.save(seen, tmp_path / "it.nc")
+    again = results.load(neurons.Activity, tmp_path / "it.nc")
+    assert results.digest(again) == results.digest(seen)
+    assert seen.headline()["dead"] == len(seen.dead)
+    assert seen.table(3).count("\n") == 3
+    assert "neurons of tiny" in seen.sentence()
+
+
+def test_a_corpus_of_another_tokenizer_is_refused(tiny):
+    other = corpora.passages(models.load("planted/or"), length=24)
+    with pytest.raises(ValueError, match="another tokenizer"):
+        neurons.activity(tiny, other)
+
+
+def test_what_is_not_finite_is_an_error_that_names_the_layer():
+    state = LayerState.begun(torch.ones(2), length=4, k=1, name="neuron 3")
+    x = torch.zeros(1, 4, 2)
+    x[0, 2, 1] = torch.nan
+    with pytest.raises(FloatingPointError, match="neuron 3"):
+        state.add(x, torch.tensor([4]), 0, torch.tensor([0]))
+    x[0, 2, 1], x[0, 3, 0] = 0, torch.nan
+    state.add(x, torch.tensor([3]), 0, torch.tensor([0]))  # padding may hold anything

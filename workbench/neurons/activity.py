@@ -1,0 +1,183 @@
+"""What every neuron did on a corpus, as one result."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from workbench.corpora import Corpus
+from workbench.neurons import counts
+from workbench.neurons.extremes import NONE
+from workbench.neurons.naming import Neuron, in_order
+from workbench.results import Result
+
+SILENT = 0.01
+"""A neuron is dead whose largest activation is below this share of its layer's root mean square."""
+
+POSITIONAL = 0.5
+"""A neuron is positional when its position explains at least this share of its variance."""
+
+OUTLYING = 6.0
+"""A first token is outlying when the activation there is this many times the largest elsewhere."""
+
+
+@dataclass(frozen=True, eq=False)
+class Activity(Result):
+    """What each neuron did on running text: how often, how strongly, where. No effect on anything.
+
+    Numbers are over all tokens but the first of each row, which attention sinks make unlike all
+    others; those are in `first_mean`, `first_size` and `first_largest`. They do not depend on how
+    the corpus was batched. Gated MLPs: the product that enters W_down.
+    """
+
+    mean: Float64[Tensor, "layer neuron"] = field(metadata={"means": "mean activation"})
+    deviation: Float64[Tensor, "layer neuron"] = field(metadata={"means": "standard deviation"})
+    skewness: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "third standardised moment; NaN if constant"}
+    )
+    kurtosis: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "fourth standardised moment; normal is 3"}
+    )
+    size: Float64[Tensor, "layer neuron"] = field(metadata={"means": "mean absolute activation"})
+    positive: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of tokens with an activation above 0"}
+    )
+    sparsity: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "1 - (mean |a|)^2 / mean a^2: 0 is always as strong, near 1 is rare"}
+    )
+    positional: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of variance explained by position"}
+    )
+    by_span: Float64[Tensor, "layer neuron span"] = field(
+        metadata={"means": "mean at positions 1, 2-3, 4-7, ..."}
+    )
+    first_mean: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "mean at the first tokens of rows"}
+    )
+    first_size: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "root mean square at first tokens"}
+    )
+    first_largest: Float64[Tensor, "layer neuron"] = field(
+        metadata={"means": "largest size at a first token"}
+    )
+    histogram: Int[Tensor, "layer neuron bin"] = field(metadata={"means": "tokens in each bin"})
+    reach: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "the bins go from minus to plus this"}
+    )
+    top: Float[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "largest activations, of distinct units"}
+    )
+    top_row: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "the corpus's row; -1: there is none"}
+    )
+    top_position: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "the position in that row"}
+    )
+    bottom: Float[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "smallest activations, of distinct units"}
+    )
+    bottom_row: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "the corpus's row; -1: there is none"}
+    )
+    bottom_position: Int[Tensor, "layer neuron rank"] = field(
+        metadata={"means": "the position in that row"}
+    )
+    tokens: int
+    apart: str
+    stream: str
+    task: str
+    task_digest: str
+    model: str
+    model_digest: str
+
+    @property
+    def largest(self) -> Float[Tensor, "layer neuron"]:
+        """The largest size that each neuron reached on any token but first ones."""
+        return torch.maximum(self.top[..., 0].abs(), self.bottom[..., 0].abs())
+
+    @property
+    def dead(self) -> list[Neuron]:
+        """The neurons that stayed below 1 % of their layer's root mean square on all the text."""
+        square = (self.deviation**2 + self.mean**2).mean(dim=1, keepdim=True)
+        still = (self.largest <= SILENT * square.sqrt()).double()
+        return [one for one in in_order(still) if still[one] > 0]
+
+    @property
+    def outlying_first(self) -> list[Neuron]:
+        """The neurons that are far larger at first tokens than anywhere else, strongest first."""
+        ratio = self.first_largest / self.largest.double().clamp(min=1e-30)
+        return [one for one in in_order(ratio) if ratio[one] >= OUTLYING]
+
+    def most_positional(self, n: int | None = None) -> list[Neuron]:
+        """The neurons whose activation is mostly a matter of position, strongest first."""
+        return [one for one in in_order(self.positional, n) if self.positional[one] >= POSITIONAL]
+
+    def sparsest(self, n: int | None = None) -> list[Neuron]:
+        """Neurons from the one that fires most rarely, dead ones left out."""
+        dead = set(self.dead)
+        return [one for one in in_order(self.sparsity) if one not in dead][:n]
+
+    def edges(self, neuron: tuple[int, int]) -> Float[Tensor, " edge"]:
+        """The edges of a neuron's bins, which hold what lies above one edge up to the next."""
+        return counts.edges(self.reach[neuron])
+
+    def examples(
+        self, model: Any, corpus: Corpus, neuron: tuple[int, int], *, around: int = 8, n: int = 10
+    ) -> list[str]:
+        """The strongest examples as text, the token in «»: what stands `around` it."""
+        self.check(corpus)
+        lines = []
+        for rank in range(min(n, self.top.shape[2])):
+            row, at = int(self.top_row[neuron][rank]), int(self.top_position[neuron][rank])
+            if row == NONE:
+                break
+            words = corpus.words(model, row)
+            before, after = words[max(0, at - around) : at], words[at + 1 : at + 1 + around]
+            text = "".join([*before, "«", words[at], "»", *after]).replace("\n", " ")
+            where = corpus.documents[int(corpus.document[row])]
+            lines.append(f"{float(self.top[neuron][rank]):+8.3f}  {text}  ({where}, row {row})")
+        return lines
+
+    def check(self, corpus: Corpus) -> None:
+        """Raise where rows and positions are not those of this corpus."""
+        if corpus.digest != self.task_digest:
+            raise ValueError(f"this is about {self.task}, not about {corpus}")
+
+    def sentence(self) -> str:
+        """What was found, in a sentence or two."""
+        layers, width = self.mean.shape
+        dead, first = self.dead, self.outlying_first
+        text = (
+            f"Of {layers * width:,} neurons of {self.model}, {len(dead):,} are dead on "
+            f"{self.task}, {len(self.most_positional()):,} are positional, and {len(first):,} are "
+            f"at least {OUTLYING:g} times larger at a first token than anywhere else. On average "
+            f"{float(self.positive.mean()):.0%} of activations are above 0; sparsity "
+            f"{float(self.sparsity.nanmean()):.2f}."
+        )
+        if first:
+            ratio = float(self.first_largest[first[0]]) / max(float(self.largest[first[0]]), 1e-30)
+            text += f" Most extreme at first tokens: {first[0]} ({ratio:.0f} times)."
+        return text
+
+    def headline(self) -> dict[str, float]:
+        """How many neurons are dead, positional and outlying, and how sparse they are."""
+        return {
+            "dead": float(len(self.dead)),
+            "positional": float(len(self.most_positional())),
+            "outlying_first": float(len(self.outlying_first)),
+            "positive": float(self.positive.mean()),
+            "sparsity": float(self.sparsity.nanmean()),
+        }
+
+    def table(self, n: int = 15) -> str:
+        """The sparsest neurons as text, one a line."""
+        lines = [f"{'neuron':<10}{'mean':>9}{'deviation':>11}{'> 0':>7}{'sparsity':>10}{'top':>10}"]
+        for one in self.sparsest(n):
+            lines.append(
+                f"{one!s:<10}{float(self.mean[one]):>+9.3f}{float(self.deviation[one]):>11.3f}"
+                f"{float(self.positive[one]):>7.1%}{float(self.sparsity[one]):>10.3f}"
+                f"{float(self.top[one][0]):>10.2f}"
+            )
+        return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""All neurons of a model at a glance, and a page's worth on each of some of them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks import HookedModel
+from workbench.corpora import Corpus
+from workbench.models import words
+from workbench.neurons import ablation, explaining, provenance
+from workbench.neurons.activity import Activity
+from workbench.neurons.naming import Neuron
+from workbench.neurons.streaming import activity
+from workbench.neurons.tracing import traces
+from workbench.neurons.triggers import NO_TOKEN, triggers
+from workbench.neurons.writing import out_weights, through_norm
+from workbench.results import Result
+
+_WORDS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas(Result):
+    """What every neuron does in a few numbers, and what chosen ones fire at, write and cost.
+
+    `loss` is the change of the mean log-probability of running text when the neuron is
+    mean-ablated: negative means that it was helping. NaN: not asked. `score` says how well the
+    explanation predicts the neuron on text it was not made from.
+    """
+
+    positive: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of tokens with an activation above 0"}
+    )
+    sparsity: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "0: always as strong; near 1: rare"}
+    )
+    positional: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "share of variance explained by position"}
+    )
+    largest: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "largest size, first tokens left out"}
+    )
+    first_largest: Float[Tensor, "layer neuron"] = field(
+        metadata={"means": "largest size at a first token"}
+    )
+    chosen: Int[Tensor, "cell part"] = field(metadata={"means": "the neurons that have a page"})
+    histogram: Int[Tensor, "cell bin"] = field(metadata={"means": "tokens in each of 64 bins"})
+    reach: Float[Tensor, " cell"] = field(metadata={"means": "bins go from minus to plus this"})
+    kinds: Float[Tensor, " cell"] = field(
+        metadata={"means": "effective number of tokens it fires at"}
+    )
+    selectivity: Float[Tensor, " cell"] = field(
+        metadata={"means": "of its best token against all others"}
+    )
+    score: Float[Tensor, " cell"] = field(
+        metadata={"means": "how well its explanation predicts it, held out"}
+    )
+    null: Float[Tensor, " cell"] = field(metadata={"means": "how well others' explanations do"})
+    loss: Float[Tensor, " cell"] = field(
+        metadata={"means": "change of the mean log-probability when mean-ablated"}
+    )
+    explanation: list[str] = field(metadata={"axis": "cell"})
+    contexts: list[list[str]] = field(metadata={"axis": "cell"})
+    tokens: list[list[str]] = field(metadata={"axis": "cell"})
+    promoted: list[list[str]] = field(metadata={"axis": "cell"})
+    suppressed: list[list[str]] = field(metadata={"axis": "cell"})
+    dead: int
+    unit: str
+    task: str
+    task_digest: str
+    model: str
+    model_digest: str
+
+    @property
+    def neurons(self) -> list[Neuron]:
+        """The neurons that have a page."""
+        return [Neuron(*one.tolist()) for one in self.chosen]
+
+    def sentence(self) -> str:
+        """What was found, in a sentence or two."""
+        return (
+            f"{self.positive.numel():,} neurons of {self.model} on {self.task}: {self.dead} dead. "
+            f"Of {len(self.chosen)} looked at closely, {int((self.kinds < 2).sum())} fire at "
+            f"effectively one token, and explanations by rules score "
+            f"{float(self.score.nanmedian()):.2f} in the median (others' explanations "
+            f"{float(self.null.nanmedian()):.2f})."
+        )
+
+    def headline(self) -> dict[str, float]:
+        """Dead neurons, median score, median kinds of token."""
+        return {
+            "dead": float(self.dead), "score": float(self.score.nanmedian()),
+            "kinds": float(self.kinds.median()),
+        }  # fmt: skip
+
+    def table(self, n: int = 15) -> str:
+        """The chosen neurons as text, one a line."""
+        lines = [f"{'neuron':<10}{'kinds':>7}{'score':>7}{'loss':>9}  fires at / promotes"]
+        for at, one in enumerate(self.neurons[:n]):
+            fires, promotes = (
+                " ".join(map(repr, some[at][:3])) for some in (self.tokens, self.promoted)
+            )
+            lines.append(
+                f"{one!s:<10}{float(self.kinds[at]):>7.1f}{float(self.score[at]):>7.2f}"
+                f"{float(self.loss[at]):>+9.4f}  {fires} / {promotes}"
+            )
+        return "\n".join(lines)
+
+
+def atlas(
+    model: HookedModel,
+    corpus: Corpus,
+    *,
+    n: int = 24,
+    exact: int = 8,
+    rows: int = 8,
+    seed: int = 0,
+) -> Atlas:
+    """Look at all neurons in one pass, then closely at the `n` that fire most rarely.
+
+    The first `exact` of those are also mean-ablated on the first `rows` rows of the corpus.
+    """
+    seen = activity(model, corpus)
+    chosen = seen.sparsest(n)
+    traced = traces(model, corpus, chosen)
+    fires = triggers(model, corpus, chosen, k=_WORDS, seen=traced)
+    said = explaining.explain(model, corpus, chosen, seen=traced)
+    loss = torch.full((len(chosen),), torch.nan)
+    if exact:
+        few = corpus.chosen(range(min(rows, len(corpus))))
+        found = ablation.ablate_each(model, few, chosen[:exact], ablation="mean", seed=seed)
+        loss[:exact] = found.effect
+    promoted, suppressed = _written(model, chosen)
+    where = tuple(torch.tensor(chosen).T)
+    return Atlas(
+        positive=seen.positive.float(), sparsity=seen.sparsity.float(),
+        positional=seen.positional.float(), largest=seen.largest,
+        first_largest=seen.first_largest.float(), chosen=torch.tensor(chosen),
+        histogram=seen.histogram[where], reach=seen.reach[where], kinds=fires.kinds,
+        selectivity=fires.selectivity, score=said.score.float(), null=said.null.float(), loss=loss,
+        explanation=said.explanation, contexts=_contexts(model, corpus, seen, chosen),
+        tokens=[words(model, ids[ids != NO_TOKEN]) for ids in fires.token],
+        promoted=promoted, suppressed=suppressed, dead=len(seen.dead), unit="nats per token",
+        **provenance.of_corpus(model, corpus),
+    )  # fmt: skip
+
+
+def _contexts(model: Any, corpus: Corpus, seen: Activity, chosen: list[Neuron]) -> list[list[str]]:
+    return [seen.examples(model, corpus, one, n=_WORDS) or ["(none)"] for one in chosen]
+
+
+@torch.no_grad()
+def _written(model: Any, chosen: list[Neuron]) -> tuple[list[list[str]], list[list[str]]]:
+    """The tokens that each chosen neuron promotes and suppresses."""
+    matrix = through_norm(model)
+    rows = torch.stack([out_weights(model, one.layer)[one.neuron] for one in chosen])
+    logits = rows @ matrix.T
+    high, low = (logits.topk(_WORDS, dim=1, largest=side).indices for side in (True, False))
+    return [words(model, ids) for ids in high], [words(model, ids) for ids in low]

@@ -1,0 +1,198 @@
+"""One pass over a corpus that looks at every neuron and keeps only what it adds up."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from hooks import HookedModel, Prompts, Site, sites, visit
+from workbench.corpora import Corpus
+from workbench.neurons import counts, moments, provenance
+from workbench.neurons.activity import Activity
+from workbench.neurons.extremes import Apart, Extremes
+
+_CALIBRATION = 8  # rows of the corpus that say how wide histograms are made
+
+
+@torch.no_grad()
+def activity(
+    model: HookedModel,
+    corpus: Corpus,
+    *,
+    k: int = 20,
+    apart: Apart = "documents",
+    stream: Literal["neuron", "neuron_pre"] = "neuron",
+    batch_size: int = 16,
+) -> Activity:
+    """What all neurons of `model` do on `corpus`, in one pass and constant memory.
+
+    k           how many of the largest and of the smallest activations are kept of each neuron
+    apart       "documents": each document gives a neuron at most one of them; "rows": each row
+    stream      "neuron": what enters the MLP's output matrix. "neuron_pre": what is before the
+                non-linearity (the gate, for gated MLPs)
+    batch_size  rows at a time; the numbers are the same bits for any, but for what the model
+                itself makes of another batch
+    """
+    provenance.matches(model, corpus)
+    if k < 1:
+        raise ValueError(f"k={k}: keep at least one example of each neuron")
+    if int(corpus.rows.lengths.max()) < 2:
+        raise ValueError(f"{corpus} has no row of two tokens, and first tokens do not count")
+    wanted = sites.all(model, stream)
+    states: dict[int, LayerState] = {}
+    unit = corpus.document if apart == "documents" else torch.arange(len(corpus))
+    with tqdm(total=corpus.tokens, desc="neurons", unit="token", delay=0.5) as bar:
+        for rows in _batches(len(corpus), batch_size):
+            batch = corpus.rows[rows]
+
+            def show(
+                site: Site, activation: Tensor, batch: Prompts = batch, rows: slice = rows
+            ) -> None:
+                activation = activation.cpu()
+                if site.layer not in states:
+                    largest = _largest(activation, batch, site)
+                    states[site.layer] = LayerState.begun(
+                        largest, length=corpus.length, k=k, name=str(site)
+                    )
+                states[site.layer].add(activation, batch.lengths, rows.start, unit[rows])
+
+            visit(model, batch, wanted, show)
+            bar.update(int(batch.lengths.sum()))
+    return _finished(model, corpus, [states[site.layer] for site in wanted], apart, stream)
+
+
+def top_activations(
+    model: HookedModel, corpus: Corpus, *, k: int = 20, apart: Apart = "documents"
+) -> Activity:
+    """The `k` largest and smallest activations of every neuron, and all else `activity` counts."""
+    return activity(model, corpus, k=k, apart=apart)
+
+
+@dataclass(eq=False)
+class LayerState:
+    """All that is kept of one layer while rows go by."""
+
+    length: int
+    sums: moments.Sums
+    counts: Int[Tensor, "neuron bin"]
+    reach: Float[Tensor, " neuron"]
+    top: Extremes
+    bottom: Extremes
+    name: str
+
+    @classmethod
+    def begun(
+        cls, largest: Float[Tensor, " neuron"], *, length: int, k: int, name: str = "a layer"
+    ) -> "LayerState":
+        """Nothing yet; `largest` is how large each neuron was in a first few rows."""
+        width = len(largest)
+        return cls(
+            length, moments.Sums.empty(width, length),
+            torch.zeros(width, counts.BINS, dtype=torch.long), counts.reach(largest),
+            Extremes.empty(width, k), Extremes.empty(width, k), name,
+        )  # fmt: skip
+
+    def add(
+        self,
+        activation: Float[Tensor, "row pos neuron"],
+        lengths: Int[Tensor, " row"],
+        first: int,
+        unit: Int[Tensor, " row"],
+    ) -> None:
+        """The rows of one batch, whose first is number `first` of the corpus."""
+        activation = activation.float() if activation.dtype != torch.float64 else activation
+        largest, smallest = _by_row(activation, lengths)
+        if bool(torch.isnan(largest).any() | (largest == torch.inf).any()) or bool(
+            (smallest == -torch.inf).any()
+        ):
+            raise FloatingPointError(f"NaN or Inf at {self.name}, in rows from {first} on")
+        self.sums.add(activation, lengths, self.length)
+        counts.add(self.counts, activation, lengths, counts.BINS / 2 / self.reach)
+        self.top.add(activation, largest.float(), first=first, unit=unit)
+        self.bottom.add(activation, -smallest.float(), first=first, unit=unit, sign=-1.0)
+
+
+def _by_row(
+    activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"]
+) -> tuple[Float[Tensor, "row neuron"], Float[Tensor, "row neuron"]]:
+    """Each row's largest and smallest, without first token and padding."""
+    rows, _, width = activation.shape
+    largest = activation.new_full((rows, width), -torch.inf)
+    smallest = activation.new_full((rows, width), torch.inf)
+    for row, size in enumerate(lengths.tolist()):
+        if size > 1:
+            torch.amax(activation[row, 1:size], dim=0, out=largest[row])
+            torch.amin(activation[row, 1:size], dim=0, out=smallest[row])
+    return largest, smallest
+
+
+def _batches(rows: int, size: int) -> Iterator[slice]:
+    """A first batch of always the same rows, by which histograms are scaled; then `size` each."""
+    first = min(_CALIBRATION, rows)
+    yield slice(0, first)
+    for start in range(first, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+def _largest(
+    activation: Float[Tensor, "row pos neuron"], prompts: Prompts, site: Site
+) -> Float[Tensor, " neuron"]:
+    """How large each neuron is anywhere but at first tokens and in padding."""
+    inside = prompts.mask.bool().clone()
+    inside[:, 0] = False
+    largest = activation.abs().float().masked_fill(~inside[..., None], 0).amax(dim=(0, 1))
+    if not bool(torch.isfinite(largest).all()):
+        raise FloatingPointError(f"NaN or Inf at {site}, in the first {len(prompts)} rows")
+    return largest
+
+
+def _finished(
+    model: HookedModel, corpus: Corpus, states: list[LayerState], apart: str, stream: str
+) -> Activity:
+    lengths = corpus.rows.lengths
+    count = int((lengths - 1).sum())
+    per_span = torch.tensor(
+        [
+            int((lengths.clamp(max=end) - start).clamp(min=0).sum())
+            for start, end in moments.spans(corpus.length)
+        ],
+        dtype=torch.float64,
+    )
+    size, mean, second, third, fourth = torch.stack([s.sums.powers for s in states], 1) / count
+    variance = (second - mean**2).clamp(min=0)
+    skewness = third - 3 * mean * second + 2 * mean**3
+    kurtosis = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
+    by_span = torch.stack([state.sums.by_span.T for state in states])
+    between = (by_span**2 / per_span.clamp(min=1)).sum(-1) / count - mean**2
+    moving = variance > 1e-12 * second.clamp(min=1e-300)
+    nothing = torch.full_like(mean, torch.nan)
+    sums_first = torch.stack([state.sums.first for state in states], 1)
+    histogram = torch.stack([state.counts for state in states])
+    tops, bottoms = [state.top for state in states], [state.bottom for state in states]
+
+    def share(above: Tensor, below: Tensor) -> Tensor:
+        return torch.where(moving, above / torch.where(moving, below, 1.0), nothing)
+
+    found: dict[str, Any] = {
+        "mean": mean, "deviation": variance.sqrt(), "size": size,
+        "skewness": share(skewness, variance**1.5), "kurtosis": share(kurtosis, variance**2),
+        "positive": histogram[..., counts.BINS // 2 :].sum(-1).double() / count,
+        "sparsity": torch.where(second > 0, 1 - size**2 / second.clamp(min=1e-300), nothing),
+        "positional": share(between.clamp(min=0), variance).nan_to_num(nan=0.0).clamp(max=1.0),
+        "by_span": by_span / per_span.clamp(min=1), "first_mean": sums_first[0] / len(lengths),
+        "first_size": (sums_first[1] / len(lengths)).sqrt(), "first_largest": sums_first[2],
+        "histogram": histogram, "reach": torch.stack([state.reach for state in states]),
+        "top": torch.stack([one.value for one in tops]),
+        "top_row": torch.stack([one.row for one in tops]),
+        "top_position": torch.stack([one.position for one in tops]),
+        "bottom": torch.stack([-one.value for one in bottoms]),
+        "bottom_row": torch.stack([one.row for one in bottoms]),
+        "bottom_position": torch.stack([one.position for one in bottoms]),
+    }  # fmt: skip
+    return Activity(
+        **found, tokens=count, apart=apart, stream=stream, **provenance.of_corpus(model, corpus)
+    )

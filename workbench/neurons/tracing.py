@@ -1,0 +1,87 @@
+"""What some chosen neurons did at every token of a corpus, kept whole."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hooks import HookedModel, Prompts, Site, visit
+from workbench.corpora import Corpus
+from workbench.neurons import provenance
+from workbench.neurons.naming import Neuron, by_layer
+
+
+@dataclass(frozen=True, eq=False)
+class Traces:
+    """Activations of chosen neurons at all tokens but rows' first ones, in the corpus's order."""
+
+    neurons: list[Neuron]
+    value: Float[Tensor, "token neuron"]
+    token: Int[Tensor, " token"]
+    before: Int[Tensor, " token"]  # the token before
+    after: Int[Tensor, " token"]  # the token after, -1 at the end of a row
+    row: Int[Tensor, " token"]
+    position: Int[Tensor, " token"]
+    document: Int[Tensor, " token"]
+
+    def of(self, neuron: tuple[int, int]) -> Float[Tensor, " token"]:
+        """One neuron's activations."""
+        if Neuron(*neuron) not in self.neurons:
+            raise KeyError(f"{Neuron(*neuron)} was not traced; traced: {self.neurons[:5]}")
+        return self.value[:, self.neurons.index(Neuron(*neuron))]
+
+    def within(self, chosen: Bool[Tensor, " token"]) -> "Traces":
+        """Some of the tokens."""
+        parts = (self.value, self.token, self.before, self.after, self.row, self.position,
+                 self.document)  # fmt: skip
+        return Traces(self.neurons, *(part[chosen] for part in parts))
+
+
+@torch.no_grad()
+def traces(
+    model: HookedModel,
+    corpus: Corpus,
+    neurons: Sequence[tuple[int, int]],
+    *,
+    batch_size: int = 16,
+) -> Traces:
+    """Every activation of some neurons; memory grows with tokens times neurons."""
+    provenance.matches(model, corpus)
+    listed = [Neuron(*one) for one in neurons]
+    layers = by_layer(listed)
+    if not layers:
+        raise ValueError("no neurons were given")
+    parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    for batch in corpus.rows.batches(batch_size):
+        inside = _inside(batch)
+
+        def show(site: Site, activation: Tensor, inside: Tensor = inside) -> None:
+            some = activation[..., layers[site.layer]].cpu()
+            parts[site.layer].append(some[inside].float())
+
+        visit(model, batch, [Site("neuron", layer) for layer in layers], show)
+    joined = torch.cat([torch.cat(parts[layer]) for layer in layers], dim=1)
+    order = [Neuron(layer, one) for layer, some in layers.items() for one in some]
+    columns = torch.tensor([order.index(one) for one in listed])
+    return _placed(corpus, listed, joined[:, columns])
+
+
+def _inside(prompts: Prompts) -> Bool[Tensor, "row pos"]:
+    inside = prompts.mask.bool().clone()
+    inside[:, 0] = False
+    return inside
+
+
+def _placed(corpus: Corpus, listed: list[Neuron], value: Tensor) -> Traces:
+    inside = _inside(corpus.rows)
+    rows, positions = inside.nonzero().T
+    tokens = corpus.rows.tokens
+    following = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], -1)], dim=1)
+    last = positions == corpus.rows.lengths[rows] - 1
+    after = torch.where(last, -1, following[rows, positions])
+    return Traces(
+        listed, value, tokens[rows, positions], tokens[rows, positions - 1], after, rows,
+        positions, corpus.document[rows],
+    )  # fmt: skip
