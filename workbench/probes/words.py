@@ -51,10 +51,11 @@ def word_features(
         words.label,
         words.group,
         torch.tensor([names[word] for word in words.types]),
-        tuple(site.layer for site in places),
-        f"{stream} at the {token} token of each word of {words.name}",
-        getattr(origin, "name", ""),
-        getattr(origin, "digest", ""),
+        words.last if token == "last" else words.first,
+        layers=tuple(site.layer for site in places),
+        what=f"{stream} at the {token} token of each word of {words.name}",
+        model=getattr(origin, "name", ""),
+        model_digest=getattr(origin, "digest", ""),
     )
 
 
