@@ -215,7 +215,8 @@ def _layer(
     scores = [(one > 0).double().mean(dim=1).numpy() for one in (derivative, others)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # runs with the same score warn; without spread p is NaN
-        p = float(np.asarray(stats.ttest_ind(*scores, equal_var=False).pvalue))
+        found: Any = stats.ttest_ind(*scores, equal_var=False)
+    p = float(found.pvalue)
     p = 1.0 if np.isnan(p) else p
     return _Layer(derivative, others, p, _accuracy(inside, outside[draws.against[0]]))
 
