@@ -408,6 +408,12 @@ def test_the_default_model_without_random_heads_is_the_one_with_them_zeroed(
         expected = model(prompts)
     pruned = surgery.cut(model, kept)
     real = prompts.mask.bool()
+    if dtype == torch.float32:
+        # What is left after so many heads amplifies rounding: the zeroed model itself may be
+        # further than the limit from its own float64 logits, and then no sum can be closer.
+        exact = models.load("smollm2-135m", dtype=torch.float64)
+        with intervening(exact, zeroed):
+            limit = max(limit, 2 * relative(expected[real].double(), exact(prompts)[real]))
     assert relative(pruned(prompts)[real], expected[real]) <= limit
 
 
