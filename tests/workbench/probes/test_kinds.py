@@ -1,5 +1,6 @@
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch.testing import assert_close
 
 from workbench import probes
@@ -78,11 +79,10 @@ def test_a_rotation_of_the_data_rotates_closed_forms(noisy, formula):
 
 
 def test_lda_equals_scikit_learns(noisy):
-    discriminant = pytest.importorskip("sklearn.discriminant_analysis")
     examples = noisy(layers=1, classes=3)
     x, y = examples.x[0], examples.y
     ours = probes.probe_of(probes.Moments.of(x, y, classes=3), "lda").predict(x)
-    theirs = discriminant.LinearDiscriminantAnalysis(solver="lsqr").fit(x.numpy(), y.numpy())
+    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x.numpy(), y.numpy())
     assert (theirs.predict(x.numpy()) == ours.numpy()).mean() >= 0.99
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch.testing import assert_close
 
 from workbench import probes
@@ -29,7 +30,6 @@ def test_every_fit_is_as_good_as_scipys_on_the_same_rows(noisy, reference, class
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_each_fit_equals_scikit_learns(noisy, classes):
-    linear = pytest.importorskip("sklearn.linear_model")
     examples = noisy(classes=classes)
     splits = probes.k_fold(examples, 3, seed=0)
     fits = probes.fit_each(examples, splits, l2=(1e-3, 1e-1))
@@ -38,7 +38,7 @@ def test_each_fit_equals_scikit_learns(noisy, classes):
             inside = x[train].double()
             mean, deviation = inside.mean(0), inside.std(0, correction=0)
             for place, l2 in enumerate(fits.l2):
-                theirs = linear.LogisticRegression(
+                theirs = LogisticRegression(
                     C=1 / (l2 * int(train.sum())), tol=1e-10, max_iter=10000
                 ).fit(((inside - mean) / deviation).numpy(), examples.y[train].numpy())
                 chance = theirs.predict_proba(((inside - mean) / deviation).numpy())

@@ -96,7 +96,9 @@ def test_candidates_and_the_whole_study_are_of_the_heads_that_are_left(case):
     found = heads.study_redundancy(
         case.pruned, case.task, extent=heads.Extent(candidates=3, repaired=1, draws=2)
     )
-    assert len(found.candidates) >= 3 and set(found.candidates) <= set(case.left)
+    assert found.candidates[:3] == found.alone.most_helpful(3)
+    assert len(found.reasons) == len(found.candidates)
+    assert set(found.candidates) <= set(case.left)
     case.nan_where_gone(found.alone.effect)
     assert "nan" not in found.sentence()
     figure = plots.draw(found)
