@@ -1,0 +1,6 @@
+import pytest
+
+
+@pytest.fixture(params=["tiny", "tiny_gqa", "default_model"])
+def model(request):
+    return request.getfixturevalue(request.param)
