@@ -1,3 +1,5 @@
+"""Scores of edges against TransformerLens, sums and theorems."""
+
 import copy
 import dataclasses
 
@@ -7,17 +9,13 @@ from torch.testing import assert_close
 from transformer_lens.tools.analysis import attribution_patching as theirs
 
 from hooks import Site, capture, gradients
-from workbench import effects, metrics, models, results
+from workbench import effects, metrics, models
 from workbench.effects.quadrature import Quadrature
 from workbench.models import twins
-from workbench.patching import EdgeScores, Graph, attribute_edges, exact_edges
+from workbench.patching import Graph, attribute_edges, exact_edges
 
 DIFF = metrics.logit_diff
 FINE = Quadrature("gauss-legendre", 24)
-
-
-def attribute(model, task, **how) -> EdgeScores:
-    return attribute_edges(model, task, metric=DIFF, **how)
 
 
 def by_our_name(node: theirs.Node) -> str:
@@ -29,7 +27,7 @@ def by_our_name(node: theirs.Node) -> str:
 
 
 @pytest.mark.parametrize("architecture", ["GPT-2", "GPT-NeoX"])
-def test_attributed_edges_are_those_of_transformer_lens(random_task, architecture):
+def test_attributed_edges_are_those_of_transformer_lens(random_task, architecture, attribute):
     model, task = twins.make(architecture)[0], random_task(3)
     task = task[[0]]
     model.original_model.requires_grad_(True)  # theirs needs it
@@ -48,7 +46,7 @@ def test_attributed_edges_are_those_of_transformer_lens(random_task, architectur
 
 @pytest.mark.parametrize("architecture", ["GPT-2", "Llama", "Qwen 3", "GPT-NeoX", "native"])
 def test_the_edges_that_leave_a_head_or_an_mlp_add_up_to_its_attribution(
-    twin, random_task, architecture
+    twin, random_task, architecture, attribute
 ):
     model, task = twin(architecture), random_task()
     found = attribute(model, task, along="nothing")
@@ -70,7 +68,9 @@ def test_the_edges_that_leave_a_head_or_an_mlp_add_up_to_its_attribution(
 
 
 @pytest.mark.parametrize("run", ["clean", "corrupt"])
-def test_where_the_metric_is_linear_in_an_edge_attribution_is_exact(twin, random_task, run):
+def test_where_the_metric_is_linear_in_an_edge_attribution_is_exact(
+    twin, random_task, run, attribute
+):
     model, task = twin("native, attention only"), random_task()  # no norms, no MLPs
     estimate = attribute(model, task, run=run, along="nothing")
     exact = exact_edges(model, task, metric=DIFF, run=run)
@@ -89,7 +89,7 @@ def test_where_the_metric_is_linear_in_an_edge_attribution_is_exact(twin, random
     ("architecture", "steps"), [("GPT-2", 24), ("Qwen 3", 24), ("GPT-NeoX", 24), ("Gemma 2", 48)]
 )
 def test_along_the_inputs_the_embeddings_edges_add_up_to_the_whole_change(
-    twin, random_task, architecture, steps
+    twin, random_task, architecture, steps, attribute
 ):
     model, task = twin(architecture), random_task(seed=2)
     detail = "layers" if architecture == "Gemma 2" else "heads"
@@ -106,7 +106,7 @@ def test_along_the_inputs_the_embeddings_edges_add_up_to_the_whole_change(
     assert "take more steps" in coarse.sentence()
 
 
-def test_a_path_that_adds_up_is_not_complained_about(twin, random_task):
+def test_a_path_that_adds_up_is_not_complained_about(twin, random_task, attribute):
     found = attribute(twin("native, attention only"), random_task(), quadrature=FINE)
     assert found.relative_gap < 1e-3 and "take more steps" not in found.sentence()
     first = attribute(twin("GPT-2"), random_task(), along="nothing")
@@ -115,7 +115,7 @@ def test_a_path_that_adds_up_is_not_complained_about(twin, random_task):
 
 @pytest.mark.parametrize("architecture", ["GPT-2", "GPT-NeoX"])
 def test_along_activations_each_parts_edges_add_up_to_its_exact_effect(
-    twin, random_task, architecture
+    twin, random_task, architecture, attribute
 ):
     model, task = twin(architecture), random_task(2)
     fine = Quadrature("gauss-legendre", 12)
@@ -131,7 +131,7 @@ def test_along_activations_each_parts_edges_add_up_to_its_exact_effect(
     assert_close(heads, found.total[3], rtol=0.02, atol=0.01)
 
 
-def test_two_ends_are_the_mean_of_both_directions(twin, random_task):
+def test_two_ends_are_the_mean_of_both_directions(twin, random_task, attribute):
     model, task = twin("native, attention only"), random_task()
     ends = attribute(model, task, quadrature=Quadrature("trapezoid", 1))
     clean = attribute(model, task, along="nothing")
@@ -139,7 +139,7 @@ def test_two_ends_are_the_mean_of_both_directions(twin, random_task):
     assert_close(ends.per_prompt, (clean.per_prompt - corrupt.per_prompt) / 2, rtol=1e-4, atol=1e-5)
 
 
-def test_the_direction_turns_the_sign_of_an_integrated_score_only(twin, random_task):
+def test_the_direction_turns_the_sign_of_an_integrated_score_only(twin, random_task, attribute):
     model, task = twin("native, attention only"), random_task()
     fine = Quadrature("gauss-legendre", 12)
     noised = attribute(model, task, quadrature=fine)
@@ -149,7 +149,7 @@ def test_the_direction_turns_the_sign_of_an_integrated_score_only(twin, random_t
     assert torch.equal(noised.help, -noised.score) and torch.equal(restored.help, restored.score)
 
 
-def test_an_edge_into_a_shared_key_is_the_sum_over_the_heads_that_share_it(random_task):
+def test_an_edge_into_a_shared_key_is_the_sum_over_the_heads_that_share_it(random_task, attribute):
     grouped, weights = twins.make("Llama")
     wide = models.wrap(repeated(weights), name="repeated")
     task = random_task()
@@ -181,7 +181,7 @@ def repeated(grouped):
 
 @pytest.mark.parametrize("along", ["nothing", "inputs", "activations"])
 @pytest.mark.parametrize("architecture", ["Llama", "GPT-NeoX"])
-def test_layers_are_the_sums_of_their_heads(twin, random_task, along, architecture):
+def test_layers_are_the_sums_of_their_heads(twin, random_task, along, architecture, attribute):
     model, task = twin(architecture), random_task()
     how = {"along": along, "quadrature": Quadrature("midpoint", 1)}
     fine = attribute(model, task, **how)
@@ -195,7 +195,7 @@ def test_layers_are_the_sums_of_their_heads(twin, random_task, along, architectu
 
 
 @pytest.mark.parametrize("along", ["nothing", "inputs", "activations"])
-def test_a_prompts_scores_are_those_it_has_alone(twin, random_task, along):
+def test_a_prompts_scores_are_those_it_has_alone(twin, random_task, along, attribute):
     model, task = twin("Llama"), random_task()
     how = {"along": along, "quadrature": Quadrature("midpoint", 1)}
     together = attribute(model, task, **how)
@@ -207,7 +207,9 @@ def test_a_prompts_scores_are_those_it_has_alone(twin, random_task, along):
 
 
 @pytest.mark.parametrize("source", ["zero", "mean", "mean per position"])
-def test_other_sources_are_linear_estimates_of_their_exact_effects(twin, random_task, source):
+def test_other_sources_are_linear_estimates_of_their_exact_effects(
+    twin, random_task, source, attribute
+):
     model, task = twin("native, attention only"), random_task()
     found = attribute(model, task, along="nothing", source=source, batch_size=2)
     exact = exact_edges(model, task, metric=DIFF, source=source)
@@ -216,7 +218,7 @@ def test_other_sources_are_linear_estimates_of_their_exact_effects(twin, random_
         attribute(model, task, run="corrupt", source=source)
 
 
-def test_no_parameter_gets_a_gradient_and_the_model_stays_as_it_was(random_task):
+def test_no_parameter_gets_a_gradient_and_the_model_stays_as_it_was(random_task, attribute):
     model, task = twins.make("Llama")[0], random_task()
     model.original_model.requires_grad_(True)
     before = model(task.clean).detach()
@@ -225,7 +227,7 @@ def test_no_parameter_gets_a_gradient_and_the_model_stays_as_it_was(random_task)
     assert_close(model(task.clean).detach(), before, rtol=0, atol=0)
 
 
-def test_prompts_that_do_not_differ_have_no_edges_that_matter(twin, random_task):
+def test_prompts_that_do_not_differ_have_no_edges_that_matter(twin, random_task, attribute):
     task = random_task()
     same = dataclasses.replace(task, corrupt=task.clean)
     found = attribute(twin("Llama"), same)
@@ -239,68 +241,9 @@ def test_a_metric_without_a_slope_is_refused(twin, random_task):
         attribute_edges(model, task, metric=metrics.minus_kl(reference), along="nothing")
 
 
-def test_unknown_ways_are_refused(twin, random_task):
+def test_unknown_ways_are_refused(twin, random_task, attribute):
     model, task = twin("GPT-2"), random_task()
     with pytest.raises(Exception, match=r"no path along 'weights'|Type-check"):
         attribute(model, task, along="weights")
     with pytest.raises(Exception, match=r"no run 'both'|Type-check"):
         attribute(model, task, run="both")
-
-
-@pytest.fixture(scope="module")
-def found(twin, random_task) -> EdgeScores:
-    return attribute(twin("GPT-2"), random_task(4), along="nothing")
-
-
-def test_the_most_important_edges_are_named_in_order(found):
-    names = found.most_important(5)
-    sizes = [float(found.score[found.graph.edge(name)].abs()) for name in names]
-    assert sizes == sorted(found.score[found.graph.edges].abs().tolist(), reverse=True)[:5]
-    helping = found.most_important(3, by="help")
-    assert [float(-found.score[found.graph.edge(name)]) for name in helping] == sorted(
-        (-found.score[found.graph.edges]).tolist(), reverse=True
-    )[:3]
-    assert len(found.most_important(10**6)) == found.graph.size
-    assert names[0] in found.sentence() and found.headline()["edge"] == names[0]
-    assert names[1] in found.table(3) and len(found.table(3).splitlines()) == 4
-
-
-def test_circuits_of_scores_are_their_first_edges(found):
-    assert set(found.circuit(7).edges) == set(found.most_important(7))
-    assert set(found.circuit(7, by="help").edges) == set(found.most_important(7, by="help"))
-    grown = found.circuit(7, how="greedy")
-    assert len(grown) == 7 and "logits" in " ".join(grown.edges)
-    assert "7 edges of EAP on random (magnitude, top)" in found.circuit(7).name
-
-
-def test_scores_are_written_and_read_back(found, tmp_path):
-    results.save(found, tmp_path / "scores.nc")
-    again = results.load(EdgeScores, tmp_path / "scores.nc")
-    assert again.graph == found.graph and torch.equal(again.per_prompt, found.per_prompt)
-    assert again.sentence() == found.sentence()
-    assert found.to_frame().shape[0] == found.score.numel()
-
-
-def test_edges_that_all_prompts_agree_on_are_significant_and_others_are_not(found):
-    graph, prompts = found.graph, 12
-    noise = torch.randn(*graph.edges.shape, prompts, generator=torch.Generator().manual_seed(0))
-    per_prompt = noise * graph.edges[..., None]
-    place = graph.edge("head 0.1 -> q 1.2")
-    per_prompt[place] += 5
-    made = dataclasses.replace(
-        found, per_prompt=per_prompt, score=per_prompt.mean(dim=-1),
-        total=torch.zeros(1, prompts), gap=torch.zeros(1, prompts),
-    )  # fmt: skip
-    p = made.significance(seed=0)
-    assert p[place] < 0.01 and (p[~graph.edges] == 1).all()
-    assert int((p < 0.05).sum()) == 1
-
-
-@pytest.mark.slow
-def test_on_models_that_know_nothing_hardly_any_edge_is_significant(twin, random_task):
-    model, families = twin("Llama"), 40
-    wrong = 0
-    for seed in range(families):  # answers and foils are drawn alike: no edge favours either
-        scores = attribute(model, random_task(16, 5, seed=100 + seed), along="nothing")
-        wrong += bool((scores.significance(seed=seed) <= 0.05).any())
-    assert wrong <= 6  # of 40 with chance 0.05 each: more than 6 once in 300
