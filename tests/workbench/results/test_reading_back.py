@@ -47,11 +47,7 @@ def test_views_that_need_gradients_are_stored_as_numbers(tmp_path, same, there_a
 
 
 SOME = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-
-
 texts = draw.text(draw.characters(exclude_categories=()), max_size=12)
-
-
 whole = draw.integers(-(2**63), 2**63 - 1)
 
 

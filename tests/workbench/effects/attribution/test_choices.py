@@ -9,8 +9,6 @@ from workbench import effects, metrics
 from workbench.models import twins
 
 ARCHITECTURES = ("GPT-2", "Llama", "GPT-NeoX", "Qwen 3", "Gemma 3", "BERT")
-
-
 DIFF = metrics.logit_diff
 
 

@@ -9,8 +9,6 @@ from hooks import Site, edits, intervening
 from workbench import heads, metrics, plots
 
 METRIC = metrics.logit_diff
-
-
 BRIEF = heads.Descent(steps=3, rate=0.3, prompts=4)
 
 

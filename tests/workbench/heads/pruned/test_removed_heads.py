@@ -8,8 +8,6 @@ from hooks import Site, capture, sites
 from workbench import heads, metrics, plots
 
 METRIC = metrics.logit_diff
-
-
 ASKED = {
     "similarity": lambda model, task, some: heads.similarity(model, task, heads=some),
     "substitute": lambda model, task, some: heads.substitute(

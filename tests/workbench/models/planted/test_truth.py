@@ -9,20 +9,10 @@ from hooks.conformance import check_model
 from workbench.models import planted, twins
 
 TRAINED = ("induction-1", "induction-2", "induction-4", "induction-4-gqa")
-
-
 WIRED = tuple(name for name in planted.NAMES if name not in TRAINED)
-
-
 EVERY = (*WIRED, *planted.SHAPED)
-
-
 DIRECTIONS = ("noising", "denoising")
-
-
 QUICK = (*WIRED, "or-gpt2", "backup-gpt2", "or-llama", "duplicate-gqa-llama")
-
-
 FEW = ("or", "duplicate-gqa", "backup-gpt2", "induction-pair-gqa-llama")
 
 

@@ -7,14 +7,8 @@ from hooks import Prompts, Site, edits
 from workbench.models import twins
 
 FIVE = ["GPT-2", "Llama", "GPT-NeoX", "Qwen 3", "Gemma 3"]
-
-
 OTHERS = ["Mistral", "Qwen 2", "Gemma 2", "GPT-NeoX, sequential"]
-
-
 ALL = range(4)
-
-
 KEPT = {
     "a head of each layer gone": [[0, 1, 3], [0, 2, 3], [1, 2, 3]],
     "whole groups gone": [[0, 1], [2, 3], [0, 1]],

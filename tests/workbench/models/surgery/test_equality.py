@@ -13,14 +13,8 @@ from workbench.models import surgery, twins
 from workbench.models.bridge import digest
 
 FIVE = ["GPT-2", "Llama", "GPT-NeoX", "Qwen 3", "Gemma 3"]
-
-
 OTHERS = ["Mistral", "Qwen 2", "Gemma 2", "GPT-NeoX, sequential"]
-
-
 ALL = range(4)
-
-
 NAMES = (
     "a head of each layer gone",
     "whole groups gone",
@@ -124,8 +118,6 @@ def test_it_generates_with_and_without_a_cache_what_the_ablated_model_does(
 
 
 SEVERAL = [("GPT-2", "the first layer gone"), ("Llama", "uneven groups")]
-
-
 CHECKED = [
     pytest.param(one, name, marks=() if (one, name) in SEVERAL else pytest.mark.slow)
     for one in FIVE
@@ -198,8 +190,6 @@ def test_a_copy_of_a_pruned_model_is_its_own(made, ragged):
 
 
 SINGLE, DOUBLE = (torch.float32, 2e-5), (torch.float64, 1e-9)
-
-
 AMPLIFIED = pytest.mark.xfail(
     reason="this set misses 2e-5 by rounding (2.9e-5 measured): without these heads the model "
     "amplifies it, and the zeroed model is itself 1.5e-4 from its float64 logits"

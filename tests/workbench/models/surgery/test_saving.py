@@ -81,8 +81,6 @@ def test_what_could_not_be_written_leaves_nothing_behind(made, tmp_path, monkeyp
 
 
 README = (Path(__file__).parents[4] / "README.md").read_text()
-
-
 LOADING = next(
     block
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -18,8 +18,6 @@ _SHAPE = {
 
 
 _GROUPED = {**_SHAPE, "num_key_value_heads": 2, "tie_word_embeddings": False}
-
-
 _MAKERS = {
     "GPT-2": lambda: transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
@@ -46,8 +44,6 @@ _MAKERS = {
 
 
 _SLOW = ("GPT-NeoX, sequential", "Gemma 3")
-
-
 _ALL = [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in _MAKERS]
 
 

@@ -13,8 +13,6 @@ from workbench.effects import Source, measure, values
 from workbench.patching import Where
 
 DIFF = metrics.logit_diff
-
-
 BOTH = ("denoise", "noise")
 
 
