@@ -1,3 +1,5 @@
+"""Each known trap of TransformerLens 4.3 that concerns us, and that we do not fall into it."""
+
 import pytest
 
 from workbench import models

@@ -1,3 +1,5 @@
+"""What a shelf promises when the disk fails, bytes change, and writers are killed."""
+
 import random
 import sqlite3
 

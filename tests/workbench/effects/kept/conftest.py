@@ -1,4 +1,4 @@
-"""A sweep, what was run for it, and what may change in it."""
+"""Sweeps that are interrupted, repeated and changed: what is reused, and what never is."""
 
 import sys
 from collections.abc import Callable

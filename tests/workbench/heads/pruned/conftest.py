@@ -1,4 +1,7 @@
-"""Models without some of their heads, beside the same with these heads zeroed."""
+"""Every analysis of heads, of a model some of whose heads are gone.
+
+What a head that is left is found to do is what the whole model gives while the others are zeroed.
+"""
 
 import contextlib
 import functools

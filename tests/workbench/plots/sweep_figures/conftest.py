@@ -1,4 +1,4 @@
-"""Results of every kind of sweep, made by hand."""
+"""Figures of sweeps, rankings and paths show what the results hold, readably."""
 
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Every task that is drawn from a seed, on every model."""
+
 import pytest
 
 
