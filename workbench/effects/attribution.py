@@ -14,6 +14,7 @@ from hooks import HookedModel, Site, heads
 from workbench.effects.nodes import node_axes
 from workbench.effects.pair import Pair
 from workbench.effects.sources import Source
+from workbench.tasks import provenance
 
 GAP = 1e-3
 """A sum over nodes that misses the effect of all of them together by more is flagged."""
@@ -167,7 +168,6 @@ def gathered(
     baseline = torch.cat([part.baseline for part in parts])
     least = 0.01 * float(baseline.abs().mean())
     gap = {site: _gap([part.sums[site] for part in parts], least) for site in parts[0].sums}
-    origin = getattr(pair.model, "origin", None)
     return Attribution(
         per_prompt={
             site: _at_full_width(pair.model, site, [part.found[site] for part in parts], summed)
@@ -180,10 +180,7 @@ def gathered(
         summed=tuple(summed),
         metric=pair.metric.name,
         unit=pair.metric.unit,
-        task=pair.task.name,
-        task_digest=pair.task.digest,
-        model=getattr(origin, "name", "a model"),
-        model_digest=getattr(origin, "digest", ""),
+        **provenance.of_task(pair.model, pair.task),
         gap=gap,
         caveat=" ".join([*_caveats_of_gap(gap), *_caveats_of_precision(pair)]),
     )

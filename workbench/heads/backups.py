@@ -13,11 +13,11 @@ from workbench import effects, statistics
 from workbench.effects import Source
 from workbench.heads.ablating import Ablation
 from workbench.heads.naming import Head, checked, every, named
-from workbench.heads.provenance import labels
 from workbench.heads.sets import cells
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 LEVEL = 0.05
 FEWEST = 12

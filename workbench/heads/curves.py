@@ -14,11 +14,11 @@ from workbench.effects import Source
 from workbench.heads.ablating import Ablation
 from workbench.heads.naming import Head, every
 from workbench.heads.orders import RANDOM, counted, ranked
-from workbench.heads.provenance import labels
 from workbench.heads.sets import cells
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 Prune = Callable[[HookedModel, list[Head]], HookedModel]
 """From a model and heads to a model without them."""

@@ -6,11 +6,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel
-from workbench.heads import provenance
 from workbench.heads.naming import Head
 from workbench.metrics import Metric
 from workbench.results import Result
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 Kind = Literal["alone", "slope", "signed slope", "gates", "gating", "set"]
 """What a measure looks at.

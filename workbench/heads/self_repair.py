@@ -24,12 +24,12 @@ from workbench import statistics
 from workbench.effects import Source
 from workbench.heads.ablating import Ablation
 from workbench.heads.naming import Head, checked, named
-from workbench.heads.provenance import labels
 from workbench.heads.ranking import in_order
 from workbench.heads.removal import Change, Reader
 from workbench.heads.sets import cells
 from workbench.results import Result
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 SHARES = ("norm", "heads", "mlps")
 """Whose output makes up for what is gone: the last norm, later heads, later MLPs."""

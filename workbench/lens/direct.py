@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hooks import Activations, HookedModel, Site, capture, head_out, heads, sites
 from workbench import statistics
-from workbench.lens.provenance import labels
 from workbench.results import Result
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def _attributed(
         head_per_prompt=every,
         unit="nats",
         **per_prompt,
-        **labels(model, task),
+        **labels(model, task, unsolved=""),
     )
 
 

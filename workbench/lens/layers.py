@@ -10,9 +10,9 @@ from transformer_lens.tools.analysis import logit_readout
 
 from hooks import HookedModel, Site, capture, sites
 from workbench import statistics
-from workbench.lens.provenance import labels
 from workbench.results import Result
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 from workbench.tasks.task import ABSENT
 
 
@@ -82,7 +82,7 @@ def logit_lens(model: HookedModel, task: Task, *, seed: int = 0) -> LogitLens:
         foil=foil,
         rank=rank,
         unit="nats",
-        **labels(model, task),
+        **labels(model, task, unsolved=""),
     )
 
 

@@ -13,11 +13,11 @@ from hooks.replay import Cell
 from workbench import effects, statistics
 from workbench.corpora import Corpus
 from workbench.metrics import Metric, mean_logprob
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.naming import Neuron, by_layer
 from workbench.results import Result
 from workbench.statistics import derive
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 Ablation = Literal["zero", "mean", "resample", "counterfactual"]
 """What stands in an ablated neuron's place at every position: nothing; its mean over the task's
@@ -125,10 +125,10 @@ def ablate_sets(
     tokens (minus the loss), and what means and resamples are taken over are its other rows.
     """
     if isinstance(task, Corpus):
-        metric, labels = metric or mean_logprob, provenance.of_corpus(model, task)
+        metric, labels = metric or mean_logprob, grounds.of_corpus(model, task)
         task = as_task(task)
     else:
-        labels = provenance.of_task(model, task)
+        labels = provenance.labels(model, task)
     if metric is None:
         raise ValueError("say which metric: metric=metrics.logit_diff")
     members = {name: sorted({Neuron(*one) for one in some}) for name, some in sets.items()}
@@ -152,7 +152,7 @@ def random_sets(
     model: HookedModel, like: Iterable[tuple[int, int]], *, number: int, seed: int
 ) -> dict[str, list[Neuron]]:
     """Sets with as many neurons in each layer as `like`, of others: what any neurons would cost."""
-    layers, width = by_layer(list(map(Neuron._make, like))), provenance.shape(model)[1]
+    layers, width = by_layer(list(map(Neuron._make, like))), grounds.shape(model)[1]
     found = {}
     for turn in range(number):
         generator = derive(seed, "random neurons", str(turn))
@@ -220,7 +220,7 @@ def as_task(corpus: Corpus) -> Task:
 
 
 def _check(model: HookedModel, task: Task, members: Mapping[str, Sequence[Neuron]]) -> None:
-    layers, width = provenance.shape(model)
+    layers, width = grounds.shape(model)
     for name, some in members.items():
         if not some:
             raise ValueError(f"set {name!r} has no neurons")

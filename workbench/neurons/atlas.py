@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import HookedModel
 from workbench.corpora import Corpus
 from workbench.models import words
-from workbench.neurons import ablation, explaining, provenance
+from workbench.neurons import ablation, explaining, grounds
 from workbench.neurons.activity import Activity
 from workbench.neurons.naming import Neuron
 from workbench.neurons.streaming import activity
@@ -144,7 +144,7 @@ def atlas(
         explanation=said.explanation, contexts=_contexts(model, corpus, seen, chosen),
         tokens=[words(model, ids[ids != NO_TOKEN]) for ids in fires.token],
         promoted=promoted, suppressed=suppressed, dead=len(seen.dead), unit="nats per token",
-        **provenance.of_corpus(model, corpus),
+        **grounds.of_corpus(model, corpus),
     )  # fmt: skip
 
 

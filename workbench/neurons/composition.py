@@ -7,10 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import HookedModel
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.naming import Neuron
 from workbench.neurons.writing import in_weights, out_weights
 from workbench.results import Result
+from workbench.tasks import provenance
 
 READS = ("q", "k", "v")
 
@@ -60,7 +61,7 @@ class Composition(Result):
 @torch.no_grad()
 def composition(model: HookedModel, neuron: tuple[int, int], *, k: int = 10) -> Composition:
     """Who reads what `neuron` writes; the `k` closest later neurons."""
-    one, (layers, width) = Neuron(*neuron), provenance.shape(model)
+    one, (layers, width) = Neuron(*neuron), grounds.shape(model)
     out = out_weights(model, one.layer)[one.neuron]
     unit = out / out.norm().clamp(min=1e-30)
     found = torch.full((3, layers, model.cfg.n_heads), torch.nan)

@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import HookedModel, Prompts, capture, sites
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.naming import Neuron
 from workbench.results import Result
 from workbench.statistics import derive
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 _RIDGE, _STEPS = 1e-2, 30
 
@@ -92,7 +92,7 @@ def find_concept(
     """
     at = task.clean.last if positions is None else positions
     x = activations(model, task.clean, at)
-    layers, width = provenance.shape(model)
+    layers, width = grounds.shape(model)
     train = halves(labels, seed=seed)
     found = sparse_probes(x, labels, train=train, ks=ks, shuffles=shuffles, seed=seed)
     chosen, weights, accuracy, null = found

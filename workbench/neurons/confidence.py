@@ -16,7 +16,7 @@ from workbench import effects
 from workbench.corpora import Corpus
 from workbench.effects.fixed_norm import FixedNorm
 from workbench.metrics import Metric
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.ablation import Ablating, as_task
 from workbench.neurons.naming import Neuron, in_order
 from workbench.neurons.writing import out_weights, through_norm
@@ -107,8 +107,8 @@ def confidence(model: HookedModel, corpus: Corpus, *, n: int = 6, seed: int = 0)
 
     Those are chosen in the last layer, where a neuron can act through the norm alone.
     """
-    provenance.matches(model, corpus)
-    layers, width = provenance.shape(model)
+    grounds.matches(model, corpus)
+    layers, width = grounds.shape(model)
     matrix = through_norm(model)
     found = _of_weights(model, matrix, _log_frequency(corpus, len(matrix)))
     last = torch.full((layers, width), torch.nan)
@@ -121,7 +121,7 @@ def confidence(model: HookedModel, corpus: Corpus, *, n: int = 6, seed: int = 0)
     frozen = _frozen(model, task, chosen, how)
     return Confidence(
         **found, chosen=torch.tensor(chosen), total=exact.effect[0].abs().mean(-1),
-        frozen=frozen, unit="nats", **provenance.of_corpus(model, corpus),
+        frozen=frozen, unit="nats", **grounds.of_corpus(model, corpus),
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def _of_weights(
     among = matrix[seen].double() - matrix[seen].double().mean(0)
     toward, within = among.T @ common[seen], among.T @ among
     parts: dict[str, list[Tensor]] = {}
-    for layer in range(provenance.shape(model)[0]):
+    for layer in range(grounds.shape(model)[0]):
         out = out_weights(model, layer).double()
         length = out.norm(dim=1).clamp(min=1e-30)
         size = ((out @ within) * out).sum(1).clamp(min=0).sqrt() * common.norm()

@@ -11,11 +11,11 @@ from torch import Tensor
 from hooks import Activations, HookedModel, Site, capture, sites
 from workbench import statistics
 from workbench.effects.fixed_norm import FixedNorm, logits_of
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.naming import Neuron, in_order
 from workbench.neurons.writing import out_weights
 from workbench.results import Result
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 _FEW = 200  # neurons whose bounds are found; those of all would take longer than the model
 
@@ -85,7 +85,7 @@ def direct_effects(model: HookedModel, task: Task, *, seed: int = 0) -> NeuronAt
     """
     if task.answer.shape[1] > 1 or task.foil.shape[1] > 1:
         raise ValueError(f"{task.name} has sets of answers or foils, whose logits do not add up")
-    layers, width = provenance.shape(model)
+    layers, width = grounds.shape(model)
     wanted = [*sites.all(model, "neuron"), *sites.all(model, "mlp_out"), Site("final")]
     seen = capture(model, task.clean, wanted, positions=task.clean.last)
     norm = FixedNorm.of(model, seen[Site("final")])
@@ -105,7 +105,7 @@ def direct_effects(model: HookedModel, task: Task, *, seed: int = 0) -> NeuronAt
     return NeuronAttribution(
         effect=effect.float(), low=low.float(), high=high.float(), mlp=mlp.float(),
         bias=bias.float(), neurons_summed=per_prompt.double().sum(1).float(),
-        total=total.float().cpu(), unit="nats", **provenance.of_task(model, task),
+        total=total.float().cpu(), unit="nats", **provenance.labels(model, task),
     )  # fmt: skip
 
 

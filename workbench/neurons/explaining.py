@@ -20,7 +20,7 @@ from torch import Tensor
 from hooks import HookedModel
 from workbench.corpora import Corpus
 from workbench.models import words
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.naming import Neuron
 from workbench.neurons.tracing import Traces, traces
 from workbench.results import Result
@@ -118,7 +118,7 @@ def explain(
         neurons=torch.tensor(seen.neurons), score=torch.tensor(score), null=torch.tensor(null),
         detection=torch.tensor([_detection(kept[t], v) for t, v in zip(texts, truth, strict=True)]),
         explanation=texts, explainer=getattr(says, "__name__", type(says).__name__),
-        **provenance.of_corpus(model, corpus),
+        **grounds.of_corpus(model, corpus),
     )  # fmt: skip
 
 

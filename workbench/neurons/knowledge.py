@@ -11,11 +11,10 @@ from hooks.replay import Cell
 from workbench import effects, statistics
 from workbench.effects import Integrated
 from workbench.metrics import answer_prob
-from workbench.neurons import provenance
 from workbench.neurons.ablation import random_sets
 from workbench.neurons.naming import Neuron, by_layer, in_order
 from workbench.results import Result
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 _AT_ONCE = 16  # prompts
 WAYS = ("suppressed", "amplified")
@@ -111,7 +110,7 @@ def knowledge(
             f"{widest:.0%}."
         )
     chosen = wide[:most]
-    labels = provenance.of_task(model, task)
+    labels = provenance.labels(model, task)
     drawn = random_sets(model, chosen, number=5, seed=seed)
     cells = [_cell(task, some, way) for some in (chosen, *drawn.values()) for way in WAYS]
     exact = effects.exact(model, task, cells, metrics=[answer_prob], seed=seed)

@@ -10,11 +10,10 @@ from torch import Tensor
 from hooks import HookedModel, sites
 from workbench import effects, statistics
 from workbench.metrics import Metric
-from workbench.neurons import provenance
 from workbench.neurons.ablation import NeuronEffects, ablate_each
 from workbench.neurons.naming import Neuron, at, in_order
 from workbench.results import Result
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +97,7 @@ def screen(
         agreement=statistics.rank_correlation(guess, exact.effect),
         agreement_top=_correlation(guess[: len(top)], exact.effect[: len(top)]),
         metric=metric.name, unit=metric.unit, ablation=ablation,
-        **provenance.of_task(model, task),
+        **provenance.labels(model, task),
     )  # fmt: skip
 
 

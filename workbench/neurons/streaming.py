@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from hooks import HookedModel, Prompts, Site, sites, visit
 from workbench.corpora import Corpus
-from workbench.neurons import counts, moments, provenance
+from workbench.neurons import counts, grounds, moments
 from workbench.neurons.activity import Activity
 from workbench.neurons.extremes import Apart, Extremes
 
@@ -37,7 +37,7 @@ def activity(
     batch_size  rows at a time; the numbers are the same bits for any, but for what the model
                 itself makes of another batch
     """
-    provenance.matches(model, corpus)
+    grounds.matches(model, corpus)
     if k < 1:
         raise ValueError(f"k={k}: keep at least one example of each neuron")
     if int(corpus.rows.lengths.max()) < 2:
@@ -194,5 +194,5 @@ def _finished(
         "bottom_position": torch.stack([one.position for one in bottoms]),
     }  # fmt: skip
     return Activity(
-        **found, tokens=count, apart=apart, stream=stream, **provenance.of_corpus(model, corpus)
+        **found, tokens=count, apart=apart, stream=stream, **grounds.of_corpus(model, corpus)
     )

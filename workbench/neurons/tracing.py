@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hooks import HookedModel, Prompts, Site, visit
 from workbench.corpora import Corpus
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.naming import Neuron, by_layer
 
 
@@ -48,7 +48,7 @@ def traces(
     batch_size: int = 16,
 ) -> Traces:
     """Every activation of some neurons; memory grows with tokens times neurons."""
-    provenance.matches(model, corpus)
+    grounds.matches(model, corpus)
     listed = [Neuron(*one) for one in neurons]
     layers = by_layer(listed)
     if not layers:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hooks import HookedModel
 from workbench.corpora import Corpus
 from workbench.models import words
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.naming import Neuron
 from workbench.neurons.tracing import Traces, traces
 from workbench.results import Result
@@ -114,7 +114,7 @@ def triggers(
     joined = {name: torch.stack([one[name] for one in found]) for name in found[0]}
     return Triggers(
         neurons=torch.tensor(seen.neurons), **joined, level=level,
-        **provenance.of_corpus(model, corpus),
+        **grounds.of_corpus(model, corpus),
     )  # fmt: skip
 
 

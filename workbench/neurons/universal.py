@@ -9,10 +9,11 @@ from torch import Tensor
 
 from hooks import HookedModel, Site, sites, visit
 from workbench.corpora import Corpus
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.naming import Neuron, in_order
 from workbench.results import Result
 from workbench.statistics import derive
+from workbench.tasks import provenance
 
 EXCESS = 0.5
 """A neuron is universal whose best match is this much better than in a rotated basis."""
@@ -84,9 +85,9 @@ def universal(
     corpus of a few thousand tokens (`corpus.at_most(2000)`).
     """
     for one in (model, other):
-        provenance.matches(one, corpus)
-    mine = list(range(provenance.shape(model)[0])) if layers is None else list(layers)
-    theirs = list(range(provenance.shape(other)[0])) if other_layers is None else list(other_layers)
+        grounds.matches(one, corpus)
+    mine = list(range(grounds.shape(model)[0])) if layers is None else list(layers)
+    theirs = list(range(grounds.shape(other)[0])) if other_layers is None else list(other_layers)
     ours, others = _standardised(model, corpus, mine), _standardised(other, corpus, theirs)
     best, match, baseline = [], [], []
     rotated = {
@@ -101,7 +102,7 @@ def universal(
     return Universal(
         correlation=torch.stack(best), baseline=torch.stack(baseline), match=torch.stack(match),
         layers=mine, tokens=len(ours[mine[0]]), other=provenance.of_model(other)["model"],
-        **provenance.of_corpus(model, corpus),
+        **grounds.of_corpus(model, corpus),
     )  # fmt: skip
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from hooks import HookedModel
 from workbench.models import words
-from workbench.neurons import provenance
+from workbench.neurons import grounds
 from workbench.neurons.naming import Neuron, in_order
 from workbench.results import Result
+from workbench.tasks import provenance
 
 _AT_ONCE = 512  # neurons whose logits are held together
 
@@ -107,7 +108,7 @@ class Written(Result):
 @torch.no_grad()
 def writes(model: HookedModel, *, k: int = 10) -> Written:
     """What every neuron of `model` promotes and suppresses, `k` tokens each, from its weights."""
-    layers, width = provenance.shape(model)
+    layers, width = grounds.shape(model)
     to_logits, embedding = through_norm(model), _unit(embeddings(model))
     unembedding = _unit(model.unembed.W_U.float().T)  # type: ignore[attr-defined]
     parts: dict[str, list[Tensor]] = {}

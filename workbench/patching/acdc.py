@@ -17,9 +17,9 @@ from workbench.patching.circuits import Circuit
 from workbench.patching.cutting import Cutter
 from workbench.patching.exact_edges import MOST, check_small
 from workbench.patching.graph import Graph
-from workbench.patching.provenance import labels
 from workbench.results import Result
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 
 @dataclass(frozen=True, eq=False)

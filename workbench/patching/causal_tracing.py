@@ -15,10 +15,10 @@ from workbench import effects, statistics
 from workbench.metrics import Metric
 from workbench.patching import evidence
 from workbench.patching.places import Over, Place, places, sites
-from workbench.patching.provenance import labels
 from workbench.patching.sweeping import USUALLY, Running
 from workbench.patching.tracing import Tracing
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 Severed = Literal["none", "mlp_out", "attn_out"]
 """What stays noisy, in later layers at the restored token, so that restoring cannot act by it."""

@@ -24,11 +24,11 @@ from workbench.effects.quadrature import Quadrature
 from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.graph import Graph
-from workbench.patching.provenance import labels
 from workbench.patching.readers import PARTS, Projections
 from workbench.patching.scores import EdgeScores
 from workbench.patching.writers import Outputs, carried, differences, writer_sites
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 Along = Literal["nothing", "inputs", "activations"]
 

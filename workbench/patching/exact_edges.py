@@ -18,11 +18,11 @@ from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.edges import check_run
 from workbench.patching.graph import Graph
-from workbench.patching.provenance import labels
 from workbench.patching.readers import PARTS
 from workbench.patching.scores import EdgeScores
 from workbench.patching.writers import Outputs, carried, differences, writer_sites
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 MOST = 5000
 """Edges that are changed one by one unless more are asked for."""

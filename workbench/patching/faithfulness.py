@@ -13,12 +13,12 @@ from workbench.effects import Source
 from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
-from workbench.patching.provenance import labels
 from workbench.patching.scores import By, EdgeScores, How
 from workbench.patching.shares import Shares, trapezoid
 from workbench.results import Result
 from workbench.statistics import Estimate
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The shares of all edges at which MIB (Mueller et al. 2025) measures circuits."""

@@ -13,9 +13,9 @@ from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
 from workbench.patching.cutting import Cutter
-from workbench.patching.provenance import labels
 from workbench.results import Result
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 
 @dataclass(frozen=True, eq=False)

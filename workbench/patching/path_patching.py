@@ -23,11 +23,11 @@ from workbench.patching import evidence, points, sending
 from workbench.patching.evidence import RUN, Direction
 from workbench.patching.path_effects import PathEffects
 from workbench.patching.points import Node, Point
-from workbench.patching.provenance import labels
 from workbench.patching.ranking import Ranking
 from workbench.patching.sending import Runs
 from workbench.patching.sweeping import USUALLY, Running, each
 from workbench.tasks import Task
+from workbench.tasks.provenance import labels
 
 Between = Literal["free", "frozen", "linear"]
 """What lies between sender and receiver, besides the other heads, which are always held.

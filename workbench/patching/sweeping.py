@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,7 +21,7 @@ from workbench.patching.evidence import RUN, Direction
 from workbench.patching.maps import Sweep, Sweeps
 from workbench.patching.places import Over, Place, has, places, sites, usual
 from workbench.patching.ranking import Ranking
-from workbench.tasks import Task, solved
+from workbench.tasks import Task, provenance, solved
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +126,7 @@ def sweeps(
         source=str(source),
         cost="; ".join(str(one.cost) for one in found),
         caveat=_caveat(model, task, over),
-        **_names(model, task),
+        **provenance.of_task(model, task),
     )
 
 
@@ -184,7 +183,7 @@ def each(
         unit=metric.unit,
         cost=str(found.cost),
         caveat=_caveat(model, task, "all"),
-        **_names(model, task),
+        **provenance.of_task(model, task),
     )
 
 
@@ -220,16 +219,6 @@ def _ends(
                 [effects.measure(model, task, metric=one, prompts=prompts) for one in metrics]
             )
     return {str(run): value for run, value in known.items()}
-
-
-def _names(model: HookedModel, task: Task) -> dict[str, Any]:
-    origin = getattr(model, "origin", None)
-    return {
-        "task": task.name,
-        "task_digest": task.digest,
-        "model": getattr(origin, "name", "a model"),
-        "model_digest": getattr(origin, "digest", ""),
-    }
 
 
 def _caveat(model: HookedModel, task: Task, over: str) -> str:

@@ -16,7 +16,7 @@ from workbench.probes.examples import Examples
 from workbench.probes.placebos import Placebos
 from workbench.probes.splits import k_fold
 from workbench.results import Result
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 LEVEL = 0.05
 SHRINKAGE = 0.1
@@ -146,11 +146,9 @@ def amnesic(
     found = effects.exact(model, task, cells, metrics=[metric], seed=seed)
     every = found.effect[0].reshape(len(examples.layers), against.count + 2, len(task))
     measured = _Measured(every[:, 0], every[:, 1], every[:, 2:], found.baseline[0], max(ranks))
-    origin = getattr(model, "origin", None)
     texts = {
         "stream": stream, "method": method, "placebo_kind": against.kind, "metric": metric.name,
-        "unit": metric.unit, "task": task.name, "task_digest": task.digest,
-        "model": getattr(origin, "name", "a model"), "model_digest": getattr(origin, "digest", ""),
+        "unit": metric.unit, **provenance.of_task(model, task),
     }  # fmt: skip
     return _result(examples, measured, method=method, seed=seed, texts=texts)
 

@@ -14,7 +14,7 @@ from workbench import effects
 from workbench.metrics import Metric
 from workbench.probes.erasure import projection
 from workbench.results import Result
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,6 @@ def completeness(
             "there: nothing is left to share out. Take another site or other positions"
         )
     share = {one: (number - empty) / (whole - empty) for one, number in value.items()}
-    origin = getattr(model, "origin", None)
     return Completeness(
         completeness=share[tuple(range(len(names)))],
         shapley=torch.tensor(_shapley(share, len(names))),
@@ -98,10 +97,7 @@ def completeness(
         site=str(site),
         metric=metric.name,
         unit=metric.unit,
-        task=task.name,
-        task_digest=task.digest,
-        model=getattr(origin, "name", "a model"),
-        model_digest=getattr(origin, "digest", ""),
+        **provenance.of_task(model, task),
     )
 
 

@@ -18,7 +18,7 @@ from workbench.metrics import Metric
 from workbench.probes.erasure import ridge_probe
 from workbench.results import Result
 from workbench.statistics.randomness import numpy_generator
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 LEVEL = 0.05
 RIDGE = 1.0
@@ -138,7 +138,6 @@ def tcav(
     per_prompt = torch.stack([one.derivative.mean(dim=0) for one in found])
     sensitivity, low, high = statistics.bounds(per_prompt, seed=seed)
     random = torch.stack([one.random.mean(dim=1) for one in found])
-    origin = getattr(model, "origin", None)
     return Tcav(
         sensitivity=sensitivity.float(),
         low=low.float(),
@@ -155,10 +154,7 @@ def tcav(
         stream=stream,
         metric=metric.name,
         unit=metric.unit,
-        task=task.name,
-        task_digest=task.digest,
-        model=getattr(origin, "name", "a model"),
-        model_digest=getattr(origin, "digest", ""),
+        **provenance.of_task(model, task),
     )
 
 

@@ -12,6 +12,7 @@ from hooks import HookedModel, Prompts, Site, capture_batches, sites
 from hooks.sites import Stream
 from hooks.store import Store
 from workbench.probes.probe import class_count
+from workbench.tasks import provenance
 from workbench.tasks.statements import Labelled
 
 
@@ -171,9 +172,7 @@ def from_store(
 
 
 def _from(model: Any, made: Examples, what: str, layers: tuple[int, ...]) -> Examples:
-    origin = getattr(model, "origin", None)
-    name, digest = getattr(origin, "name", "a model"), getattr(origin, "digest", "")
-    return replace(made, layers=layers, what=what, model=name, model_digest=digest)
+    return replace(made, layers=layers, what=what, **provenance.of_model(model))
 
 
 def _numbers(labels: Any) -> Tensor:

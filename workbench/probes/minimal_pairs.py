@@ -11,7 +11,7 @@ from hooks import HookedModel
 from workbench import statistics
 from workbench.probes.likelihood import Before, sentence_logprob
 from workbench.results import Result
-from workbench.tasks import SentencePairs
+from workbench.tasks import SentencePairs, provenance
 
 LEVEL = 0.05
 
@@ -98,7 +98,6 @@ def minimal_pairs(
     right = (difference > 0).double() + 0.5 * (difference == 0).double()
     found = [_phenomenon(right[pairs.group == one], seed) for one in range(len(pairs.phenomena))]
     accuracy, low, high, p, count = (torch.tensor(one) for one in zip(*found, strict=True))
-    origin = getattr(model, "origin", None)
     groups = pairs.group if len(pairs.phenomena) > 1 else None
     return MinimalPairs(
         accuracy=accuracy,
@@ -114,8 +113,7 @@ def minimal_pairs(
         before=before,
         unit="nats",
         task=pairs.name,
-        model=getattr(origin, "name", "a model"),
-        model_digest=getattr(origin, "digest", ""),
+        **provenance.of_model(model),
     )
 
 

@@ -12,7 +12,7 @@ from hooks import HookedModel
 from workbench import statistics
 from workbench.probes.likelihood import Before, surprisal
 from workbench.results import Result
-from workbench.tasks import RegionSuite
+from workbench.tasks import RegionSuite, provenance
 
 _TERM = re.compile(r"\(\s*(\d+|\*)\s*;\s*%(.+?)%\s*\)")
 
@@ -72,7 +72,6 @@ def region_surprisal(
     holds = torch.stack([_judged(one, regions, suite) for one in suite.predictions])
     mean, low, high = statistics.bounds(regions.movedim(0, -1), seed=seed)
     shares = [statistics.proportion(one) for one in holds]
-    origin = getattr(model, "origin", None)
     return RegionSurprisal(
         mean=mean.float(),
         low=low.float(),
@@ -88,8 +87,7 @@ def region_surprisal(
         before=before,
         unit="nats",
         task=suite.name,
-        model=getattr(origin, "name", "a model"),
-        model_digest=getattr(origin, "digest", ""),
+        **provenance.of_model(model),
     )
 
 

@@ -13,7 +13,7 @@ from workbench import effects, statistics
 from workbench.metrics import Metric
 from workbench.probes.use import text_loss
 from workbench.results import Result
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,6 @@ def steer(
         text_loss(model, corpus, {site: edits.add(vector, strength=s)}) - plain for s in strengths
     ]
     loss, loss_low, loss_high = statistics.bounds(torch.stack(costs), seed=seed)
-    origin = getattr(model, "origin", None)
     return SteeringCurve(
         strengths=torch.tensor(list(strengths)),
         effect=effect.float(),
@@ -155,10 +154,7 @@ def steer(
         vector="the steering vector",
         metric=metric.name,
         unit=metric.unit,
-        task=task.name,
-        task_digest=task.digest,
-        model=getattr(origin, "name", "a model"),
-        model_digest=getattr(origin, "digest", ""),
+        **provenance.of_task(model, task),
     )  # fmt: skip
 
 

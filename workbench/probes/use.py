@@ -13,7 +13,7 @@ from workbench.metrics import Metric
 from workbench.probes.erasure import Eraser
 from workbench.probes.placebos import Placebos
 from workbench.results import Result
-from workbench.tasks import Task
+from workbench.tasks import Task, provenance
 
 LEVEL = 0.05
 
@@ -129,7 +129,6 @@ def use(
     test = statistics.placebo_test(means[:1], means[None, 1:])
     bounds = statistics.bounds(effect[0], seed=seed)
     loss = _losses(model, corpus, site, [change, *others[:19]])
-    origin = getattr(model, "origin", None)
     return Use(
         effect=float(means[0]),
         low=float(bounds.low),
@@ -148,10 +147,7 @@ def use(
         placebo_kind=against.kind,
         metric=metric.name,
         unit=metric.unit,
-        task=task.name,
-        task_digest=task.digest,
-        model=getattr(origin, "name", "a model"),
-        model_digest=getattr(origin, "digest", ""),
+        **provenance.of_task(model, task),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import HookedModel, Site, capture, sites
 from hooks.sites import Stream
 from workbench.probes.examples import Examples
-from workbench.tasks import LabelledWords
+from workbench.tasks import LabelledWords, provenance
 
 Token = Literal["last", "first", "mean"]
 
@@ -45,7 +45,6 @@ def word_features(
                 torch.stack([_mean(seen[site].flatten(2), rows, first, last) for site in places])
             )
     names = {word: number for number, word in enumerate(sorted(set(words.types)))}
-    origin = getattr(model, "origin", None)
     return Examples(
         torch.cat(found, dim=1),
         words.label,
@@ -54,8 +53,7 @@ def word_features(
         words.last if token == "last" else words.first,
         layers=tuple(site.layer for site in places),
         what=f"{stream} at the {token} token of each word of {words.name}",
-        model=getattr(origin, "name", ""),
-        model_digest=getattr(origin, "digest", ""),
+        **provenance.of_model(model),
     )
 
 

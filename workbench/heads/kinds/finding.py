@@ -12,11 +12,12 @@ from hooks import heads as numbering
 from workbench import models, tasks
 from workbench.heads.kinds import attending, copying, moving, successors
 from workbench.heads.kinds.attending import DUPLICATE, FIRST, INDUCTION, OFFSET, PREVIOUS
-from workbench.heads.kinds.measured import Measured, origin
+from workbench.heads.kinds.measured import Measured
 from workbench.heads.kinds.reading import check_additive
 from workbench.heads.kinds.result import HeadTypes
 from workbench.heads.naming import Head, column
 from workbench.tasks import Task, solved
+from workbench.tasks.provenance import of_model
 
 _NAMES = (PREVIOUS, DUPLICATE, INDUCTION, FIRST)
 _FEWEST = 2
@@ -159,7 +160,7 @@ class _Work:
             task=self.task.name,
             task_digest=self.task.digest,
             caveat=self._caveat(),
-            **origin(self.model),
+            **of_model(self.model),
         )
 
     def _example(self, level: float) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """What was measured of one type, for every head in a row; and how it is judged."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooks import HookedModel
 from hooks.heads import LayerHeads
 from workbench import statistics
 
@@ -69,12 +67,3 @@ def per_query_head(
     """Values of the key-value heads of a layer, repeated for each query head that reads them."""
     reads = torch.tensor(heads.reads, dtype=torch.long, device=values.device)
     return values.index_select(2, reads)
-
-
-def origin(model: HookedModel) -> dict[str, Any]:
-    """The name and digest of a model, as every result carries them."""
-    found = getattr(model, "origin", None)
-    return {
-        "model": getattr(found, "name", "a model"),
-        "model_digest": getattr(found, "digest", ""),
-    }

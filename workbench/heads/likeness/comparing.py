@@ -11,11 +11,11 @@ from torch import Tensor
 from hooks import HookedModel, Site, capture_batches, sites
 from hooks import heads as numbering
 from workbench import statistics
-from workbench.heads.kinds.measured import origin
 from workbench.heads.likeness import outputs, patterns, weights
 from workbench.heads.likeness.result import LEAST_DIVERGENCE, MEASURES, HeadSimilarity
 from workbench.heads.naming import Head, checked, column, every, named, output_matrix
 from workbench.tasks import Task
+from workbench.tasks.provenance import of_model
 
 _DRAWS = 19
 """So that the most extreme of them is what chance exceeds in 5 % of draws."""
@@ -68,7 +68,7 @@ def similarity(
         tokens=z.shape[1],
         task=task.name,
         task_digest=task.digest,
-        **origin(model),
+        **of_model(model),
     )
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from hooks import Activations, HookedModel, Prompts, Site, capture_batches, edits
 from workbench import effects, statistics
-from workbench.heads.kinds.measured import origin
 from workbench.heads.naming import Head, checked, column, named
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
+from workbench.tasks.provenance import of_model
 
 _SHRINKS = (0.0, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -279,5 +279,5 @@ def _result(
         unit=metric.unit,
         task=task.name,
         task_digest=task.digest,
-        **origin(model),
+        **of_model(model),
     )
