@@ -22,7 +22,7 @@ setup: .venv/installed
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m experiments.head_ablation_ioi
+	@$(BIN)/python -m experiments.head_redundancy
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -2,17 +2,19 @@
 
 Question   A head that costs nothing alone may be useless, or backed up by another. Which is it,
            and how many heads can be removed before that matters?
-Method     On prompts whose indirect object is asked for: each head ablated alone; pairs of
-           those that cost most or write most into the answer; clusters of pairs that cost more
-           than their sum; a search for who takes over when the most important head is gone;
-           how much of what a head wrote comes back without it; and a short pruning curve.
+Method     On prompts whose indirect object is asked for: each head ablated alone; the kinds of
+           heads there are; which write alike; pairs of those that cost most, write most into the
+           answer or are of a kind; clusters of pairs that cost more than their sum; a search for
+           who takes over when the most important head is gone; how much of what a head wrote
+           comes back without it; and a short pruning curve.
 Compare    Pairs with the sum of each alone; a head's direct effect with its total one; orders of
            removal with five random ones. Bounds by bootstrap over prompts, p-values by sign flips,
            corrected within each view.
-Read       a: blue heads help. b: blue pairs stand in for each other, red ones work in series.
-           c: heads joined below the cut share at least half of what they cost. d: bars to the
-           left cost more once the head is gone. e: bars to the right make up for a head that
-           helped. f: the higher, the better the order.
+Read       a: blue heads help. b: the colours say of which kinds a head is. c: dark pairs write
+           alike. d: blue pairs stand in for each other, red ones work in series. e: heads joined
+           below the cut share at least half of what they cost. f: bars to the left cost more
+           once the head is gone. g: bars to the right make up for a head that helped. h: the
+           higher, the better the order.
 Caveat     Candidates are chosen by what they cost and write, so a pair of heads that both cost
            and write nothing is not among them. Half of the prompts choose and order, the other
            half judges the curve; eight short passages bound a loss loosely.

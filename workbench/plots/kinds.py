@@ -114,8 +114,8 @@ def _legend(axes: Axes, result: HeadTypes, *, columns: int, anchor: tuple[float,
     ]
     axes.legend(
         handles=handles, loc="upper left", bbox_to_anchor=anchor, ncols=columns,
-        title=f"corrected p ≤ {result.level:g} and large enough (number of heads)",
-        title_fontsize=8, alignment="left",
+        title=f"p ≤ {result.level:g} and large (number of heads)", title_fontsize=7, fontsize=7,
+        alignment="left", handlelength=1.2, columnspacing=1.0,
     )  # fmt: skip
 
 

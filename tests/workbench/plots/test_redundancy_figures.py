@@ -90,7 +90,7 @@ def test_every_order_has_its_curve_in_every_panel(tiny):
     assert any(name.startswith("mine (") for name in names)
 
 
-def test_a_page_has_six_panels_and_each_result_a_panel_of_its_own(tiny):
+def test_a_page_has_eight_panels_and_each_result_a_panel_of_its_own(tiny):
     from matplotlib.figure import Figure
 
     task = tasks.ioi(tiny, prompts=12, seed=0, corruption="third")
@@ -98,7 +98,11 @@ def test_a_page_has_six_panels_and_each_result_a_panel_of_its_own(tiny):
     found = heads.study_redundancy(tiny, task, extent=extent)
     figure = plots.draw(found)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert [title[0] for title in titles if title[1:3] == "  "] == list("abcdef")
-    for part in (found, found.pairs, found.clusters, found.takes_over, found.repair, found.curve):
+    assert [title[0] for title in titles if title[1:3] == "  "] == list("abcdefgh")
+    parts = (
+        found, found.alone, found.types, found.alike, found.pairs, found.clusters,
+        found.takes_over, found.repair, found.curve,
+    )  # fmt: skip
+    for part in parts:
         ax = Figure().subplots()
         assert plots.draw.dispatch(type(part))(part, ax) is ax.figure
