@@ -7,11 +7,12 @@ Method     Heads are removed in several orders, more and more of them: what they
            its mean over other text. Orders: by what each costs alone (least first); the same,
            but the most important of each cluster of heads that stand in for each other, or
            that write alike, is kept to the end; by learned gates (the surest shut first); by what
-           each writes into the answer (least first); the first one reversed. The best order's
-           heads, as many as cost less than `allowed`, are then removed for real.
+           each writes into the answer (least first). The best order's heads, as many as cost
+           less than `allowed`, are then removed for real.
 Compare    At least five random orders. Quality is the logit difference and the accuracy on the
            prompts of the task, and the mean log-probability of a token (minus the loss) on
-           running text. Bounds are over prompts. The pruned model must give what the ablated one
+           running text. Bounds are over prompts. What goes is judged by text that did not choose
+           it. The pruned model must give what the ablated one
            gives; time is measured in turns.
 Read       The higher a curve runs, the better the order. In brackets: the mean change over the
            curve. The vertical line is what was removed for real; below it what is left then.
@@ -33,7 +34,8 @@ class Config:
 
     model: str = "smollm2-135m"
     prompts: int = 16  # to order the heads by, and as many others for the curves
-    passages: int = 8  # to judge by, and as many others for the means
+    passages: int = 12  # half of them choose what goes, half judge it
+    averaged: int = 8  # rows of other text, whose mean stands in for a removed head
     candidates: int = 6  # pairs grow as the square of this
     steps: int = 30  # of learning gates
     draws: int = 5  # random orders
@@ -41,7 +43,7 @@ class Config:
     seed: int = 0
 
 
-REHEARSAL = Config(model="tiny-gqa", prompts=4, passages=2, candidates=4, steps=3)
+REHEARSAL = Config(model="tiny-gqa", prompts=4, passages=4, averaged=2, candidates=4, steps=3)
 """The same study in seconds on a CPU, with no download: what the tests run."""
 
 
@@ -50,11 +52,12 @@ def run(config: Config) -> heads.PruningStudy:
     model = models.load(config.model)
     task = tasks.ioi(model, prompts=2 * config.prompts, seed=config.seed, corruption="third")
     train, test = task[: config.prompts], task[config.prompts :]
-    text = corpora.prose(model, passages=2 * config.passages)
+    means = corpora.topics(model, length=64).halves()[0].batches(config.averaged)[0]
     return heads.study_pruning(
-        model, test, _orders(config, model, train), text=text[: config.passages],
-        over=text[config.passages :], shares=(0.05, 0.1, 0.2, 0.4, 0.6), draws=config.draws,
-        allowed=config.allowed, seed=config.seed,
+        model, test, _orders(config, model, train),
+        text=corpora.prose(model, passages=config.passages), over=means,
+        shares=(0.05, 0.1, 0.2, 0.4, 0.6), draws=config.draws, allowed=config.allowed,
+        seed=config.seed,
     )  # fmt: skip
 
 
@@ -82,7 +85,6 @@ def _orders(config: Config, model: models.Model, train: tasks.Task) -> dict[str,
         "one of each alike": heads.keeping(heads.cluster_alike(alike, alone).kept(), order),
         "gates": gates.ranked()[::-1],
         "writes least": written.strongest(len(order))[::-1],
-        "reverse": order[::-1],
     }
 
 

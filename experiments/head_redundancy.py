@@ -15,11 +15,13 @@ Read       a: blue heads help. b: the colours say of which kinds a head is. c: d
            below the cut share at least half of what they cost. f: bars to the left cost more
            once the head is gone. g: bars to the right make up for a head that helped. h: the
            higher, the better the order.
-Caveat     Candidates are chosen by what they cost and write, so a pair of heads that both cost
-           and write nothing is not among them. Half of the prompts choose and order, the other
-           half judges the curve; eight short passages bound a loss loosely.
+Caveat     A pair of heads that cost and write nothing, are of no kind and not alike the chosen
+           ones is not among the candidates. Half of the prompts choose and order, the other half
+           judges the curve; a few short passages bound a loss loosely, and the heads that are
+           removed to see what it saves were chosen by the same curve: head_pruning_curve judges
+           them on other text.
 
-    python -m experiments.head_redundancy --prompts 32
+    python -m experiments.head_redundancy --prompts 24
 """
 
 from dataclasses import dataclass

@@ -110,14 +110,17 @@ class PruningCurve(Result):
         }  # fmt: skip
 
     def table(self, measure: str) -> str:
-        """Every order as text, a line each: what is left at each share."""
+        """Every order, a line each: what is left at each share, and its area with bounds."""
         at = self._measure(measure)
         width = max(len(one) for one in self.orders) + 2
         shares = "".join(f"{float(one):>9.0%}" for one in self.share)
         lines = [f"{'removed':<{width}}{shares}     area ({self.units[at]})"]
         for row, order in enumerate(self.orders):
             values = "".join(f"{float(one):>+9.2f}" for one in self.value[at, row])
-            lines.append(f"{order:<{width}}{values}    {float(self.area[at, row]):+.3f}")
+            area, low, high = (
+                float(one[at, row]) for one in (self.area, self.area_low, self.area_high)
+            )
+            lines.append(f"{order:<{width}}{values}    {area:+.3f} [{low:+.3f}, {high:+.3f}]")
         return "\n".join(lines)
 
     def _measure(self, measure: str) -> int:

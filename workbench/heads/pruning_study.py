@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hooks import Prompts
-from workbench import effects, metrics
+from workbench import effects, metrics, statistics
 from workbench.heads.costs import Costs, costs
 from workbench.heads.curves import SHARES, TEXT, PruningCurve, as_task, curve
-from workbench.heads.naming import Head, named
+from workbench.heads.naming import Head
 from workbench.heads.pruning import prune
 from workbench.models import Model
 from workbench.results import Result
@@ -26,6 +26,8 @@ class PruningStudy(Result):
     order      the order that loses least in `measure`
     removed    its heads up to the largest share that costs less than `allowed` by the bounds
     within     "yes", or "no" where even the smallest share measured costs more: then that one
+    change     what the pruned model changes in a token's mean log-probability (nats), with bounds,
+               on the text that chose neither order nor share (negative: it reads worse)
     missed     largest difference between the pruned model and the ablated one in a measure
     """
 
@@ -37,6 +39,9 @@ class PruningStudy(Result):
     unit: str
     allowed: float
     within: str
+    change: float = field(metadata={"means": "change on text that chose nothing", "unit": "nats"})
+    change_low: float
+    change_high: float
     missed: float = field(metadata={"means": "pruned model from ablated one"})
     task: str
     task_digest: str
@@ -56,8 +61,12 @@ class PruningStudy(Result):
             f"{self.measure} by the bounds; the smallest, {len(self.removed)} heads ({share:.0%}), "
             f"was removed to see what it saves."
         )
+        fresh = (
+            f"On text that chose nothing a token's log-probability changes by {self.change:+.3f} "
+            f"[{self.change_low:+.3f}, {self.change_high:+.3f}] nats."
+        )
         curved = self.curve.sentence().removesuffix(self.curve.caveat).strip()
-        return f"{said} {self.costs.sentence()} {curved} {self.caveat}".strip()
+        return f"{said} {fresh} {self.costs.sentence()} {curved} {self.caveat}".strip()
 
     def headline(self) -> dict[str, Any]:
         """How many heads go, in which order, and what is left of parameters and time."""
@@ -65,14 +74,20 @@ class PruningStudy(Result):
             "removed": len(self.removed),
             "order": self.order,
             "within": self.within,
+            "change": self.change,
+            "low": self.change_low,
+            "high": self.change_high,
             **self.costs.headline(),
         }
 
     def table(self) -> str:
-        """The curve of every measure, the costs, and the heads that go."""
+        """The curve of every measure, what fresh text loses, the costs, and the heads that go."""
         curves = "\n\n".join(f"{one}\n{self.curve.table(one)}" for one in self.curve.measures)
-        goes = ", ".join(map(named, sorted(self.removed)))
-        return f"{curves}\n\n{self.costs.table()}\n\nremoved: {goes}"
+        fresh = (
+            f"text that chose nothing, nats per token: {self.change:+.3f} "
+            f"[{self.change_low:+.3f}, {self.change_high:+.3f}]"
+        )
+        return "\n\n".join([curves, fresh, self.costs.table(), f"removed\n{listed(self.removed)}"])
 
 
 def study_pruning(
@@ -91,31 +106,41 @@ def study_pruning(
 
     Heads write nothing once they are gone; with `over` they write what they write on average
     in those prompts, which should not be the ones that judge. An order is judged by what a
-    token of `text` loses on average, in nats; the share that goes is the largest one measured
-    whose loss is below `allowed` by the bounds. The pruned model must give what the ablated one
-    gives, in the task and in the text, or this raises.
+    token of the first half of `text` loses on average, in nats, and the share that goes is the
+    largest one measured whose loss is below `allowed` by the bounds; the other half says what the
+    pruned model then loses, untouched by that choice. The pruned model must give what the ablated
+    one gives, in the task and in the text, or this raises.
     """
+    if len(text) < 4:
+        raise ValueError(
+            f"{len(text)} passages of text were given: half of them choose what goes and the other "
+            f"half judge it, so give at least 4"
+        )
+    chooses, judges = text[: len(text) // 2], text[len(text) // 2 :]
     removal = "zero" if over is None else effects.Source("mean", over=over)
     found = curve(
-        model, task, orders, text=text, removal=removal, shares=shares, draws=draws, seed=seed
+        model, task, orders, text=chooses, removal=removal, shares=shares, draws=draws, seed=seed
     )
-    measure = next(one for one in found.measures if TEXT in one)
-    area = found.area[found.measures.index(measure)]
-    order = max(orders, key=lambda one: float(area[found.orders.index(one)]))
-    share = found.largest(allowed, measure=measure, order=order)
-    at = found.share.tolist().index(share) if share > 0 else 1
-    removed = list(orders[order][: int(found.removed[at])])
-    small = prune(model, removed, replace="zero" if over is None else "mean", over=over)
+    choice = affordable(found, orders, allowed=allowed)
+    small = prune(model, choice.heads, replace="zero" if over is None else "mean", over=over)
+    before, after = (
+        effects.measure(one, as_task(judges), metric=metrics.mean_logprob).double()
+        for one in (model, small)
+    )
+    change = statistics.estimate(after - before, seed=seed)
     return PruningStudy(
         curve=found,
         costs=costs(model, small, seed=seed),
-        removed=removed,
-        order=order,
-        measure=measure,
-        unit=found.units[found.measures.index(measure)],
+        removed=choice.heads,
+        order=choice.order,
+        measure=choice.measure,
+        unit=found.units[found.measures.index(choice.measure)],
         allowed=allowed,
-        within="yes" if share > 0 else "no",
-        missed=_missed(small, task, text, found=found, order=order, at=at),
+        within="yes" if choice.within else "no",
+        change=change.value,
+        change_low=change.low,
+        change_high=change.high,
+        missed=_missed(small, task, chooses, found=found, choice=choice),
         task=found.task,
         task_digest=found.task_digest,
         model=found.model,
@@ -124,15 +149,53 @@ def study_pruning(
     )
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Heads that can go in the best order, and whether their loss is within what is allowed."""
+
+    measure: str
+    order: str
+    heads: list[Head]
+    at: int
+    within: bool
+
+
+def affordable(
+    found: PruningCurve, orders: Mapping[str, Sequence[Head]], *, allowed: float
+) -> Choice:
+    """The heads of the order with the largest area, as many as cost less than `allowed`.
+
+    In the text's measure, or the first where there is no text. Where even the smallest share
+    that was measured costs more, that share.
+    """
+    measure = next((one for one in found.measures if TEXT in one), found.measures[0])
+    area = found.area[found.measures.index(measure)]
+    order = max(orders, key=lambda one: float(area[found.orders.index(one)]))
+    share = found.largest(allowed, measure=measure, order=order)
+    at = found.share.tolist().index(share) if share > 0 else 1
+    return Choice(measure, order, list(orders[order][: int(found.removed[at])]), at, share > 0)
+
+
+def listed(heads: Sequence[Head]) -> str:
+    """Heads as text, a line for each layer that loses some."""
+    layers = sorted({layer for layer, _ in heads})
+    of = {layer: sorted(number for one, number in heads if one == layer) for layer in layers}
+    return "\n".join(
+        f"  layer {layer:>2}: {', '.join(map(str, numbers))}" for layer, numbers in of.items()
+    )
+
+
 def _missed(
-    small: Model, task: Task, text: Prompts, *, found: PruningCurve, order: str, at: int
+    small: Model, task: Task, text: Prompts, *, found: PruningCurve, choice: Choice
 ) -> float:
     """How far the pruned model's means are from the ablated one's, at the worse of two measures."""
     misses = []
     for one, metric in ((task, metrics.logit_diff), (as_task(text), metrics.mean_logprob)):
         now = float(effects.measure(small, one, metric=metric).double().mean())
         name = next(name for name in found.measures if name.startswith(metric.name))
-        then = float(found.value[found.measures.index(name), found.orders.index(order), at])
+        then = float(
+            found.value[found.measures.index(name), found.orders.index(choice.order), choice.at]
+        )
         misses.append(abs(now - then))
         if not misses[-1] <= _ROUNDING * max(1.0, abs(then)):
             raise ArithmeticError(

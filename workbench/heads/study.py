@@ -4,23 +4,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hooks import HookedModel, Prompts
+from hooks import Prompts
 from workbench import metrics
 from workbench.heads.ablation import Ablation, HeadEffects, ablate_each
 from workbench.heads.backups import Backups, backups
 from workbench.heads.candidates import candidates
 from workbench.heads.clusters import Clusters, cluster_alike, cluster_redundant
+from workbench.heads.costs import Costs, costs
 from workbench.heads.curves import PruningCurve, curve
 from workbench.heads.kinds import HeadTypes, types
 from workbench.heads.likeness import HeadSimilarity, similarity
 from workbench.heads.naming import Head, named
 from workbench.heads.orders import keeping
+from workbench.heads.pruning import prune
+from workbench.heads.pruning_study import affordable, listed
 from workbench.heads.redundancy import Redundancy, redundancy
 from workbench.heads.self_repair import SelfRepair, self_repair
 from workbench.metrics import Metric
+from workbench.models import Model, surgery
 from workbench.results import Result
 from workbench.tasks import Task
 
+_ALLOWED = 0.1
 _WORKING = ("name mover", "negative name mover", "S-inhibition", "induction", "duplicate token")
 
 
@@ -36,6 +41,10 @@ class HeadRedundancy(Result):
     takes_over   who takes over when the most important head is gone
     repair       how much of what candidates wrote into the answer comes back without them
     curve        what is left as heads are removed in several orders
+    goes         heads of the best order, as many as cost less than a tenth of the unit by the
+                 bounds (the smallest share measured where none does)
+    costs        what removing these for real leaves of parameters, operations and time; None for
+                 an architecture that heads cannot be removed from
     """
 
     alone: HeadEffects
@@ -46,6 +55,8 @@ class HeadRedundancy(Result):
     takes_over: Backups
     repair: SelfRepair
     curve: PruningCurve
+    costs: Costs | None
+    goes: list[Head]
     candidates: list[Head]
     reasons: list[str]
     task: str
@@ -57,10 +68,12 @@ class HeadRedundancy(Result):
         """What was found, one sentence for each of the parts."""
         parts = (
             self.alone, self.types, self.alike, self.pairs, self.clusters, self.takes_over,
-            self.repair, self.curve,
+            self.repair, self.curve, self.costs,
         )  # fmt: skip
         texts = [
-            part.sentence().removesuffix(getattr(part, "caveat", "")).strip() for part in parts
+            part.sentence().removesuffix(getattr(part, "caveat", "")).strip()
+            for part in parts
+            if part is not None
         ]
         return " ".join([*texts, self.repair.caveat]).strip()
 
@@ -76,15 +89,28 @@ class HeadRedundancy(Result):
         }
 
     def table(self) -> str:
-        """Each candidate with why it is one and what it costs, what could go, and the curve."""
+        """Heads of each kind, candidates and why they are, what could go, what that costs."""
         lines = [f"{'head':<8}{'alone':>8}  {'type':<32}why it was looked at"]
         for head, reason in zip(self.candidates, self.reasons, strict=True):
             kinds = ", ".join(self.types.types_of(head)) or "-"
             effect = float(self.alone.effect[head])
             lines.append(f"{named(head):<8}{effect:>+8.2f}  {kinds:<32}{reason}")
-        goes = ", ".join(map(named, self.clusters.keep_one())) or "none"
-        lines += ["", f"Could go, one of each cluster kept: {goes}", ""]
-        return "\n".join(lines) + "\n" + self.curve.table(self.curve.measures[-1])
+        cut = ", ".join(map(named, self.clusters.keep_one())) or "none"
+        lines += ["", f"Could go, one of each cluster kept: {cut}", "", self._kinds(), ""]
+        lines += [f"{one}\n{self.curve.table(one)}\n" for one in self.curve.measures]
+        if self.costs is not None:
+            lines += [f"removed to see what it saves\n{listed(self.goes)}", "", self.costs.table()]
+        return "\n".join(lines)
+
+    def _kinds(self, most: int = 4) -> str:
+        """The strongest heads of each kind with their corrected p-values."""
+        lines = [f"{'kind':<22}heads (corrected p)"]
+        for kind, those in self.types.named().items():
+            p = self.types.p[self.types.types.index(kind)]
+            said = [f"{named(head)} ({float(p[head]):.4f})" for head in those[:most]]
+            more = f", {len(those) - most} more" if len(those) > most else ""
+            lines.append(f"{kind:<22}{', '.join(said) or 'none'}{more}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -113,7 +139,7 @@ class Extent:
 
 
 def study_redundancy(
-    model: HookedModel,
+    model: Model,
     task: Task,
     *,
     metric: Metric = metrics.logit_diff,
@@ -159,14 +185,17 @@ def study_redundancy(
         "importance": order,
         "one of each cluster": keeping(clusters.kept(), order),
         "one of each alike": keeping(cluster_alike(alike, alone).kept(), order),
-        "reverse": order[::-1],
     }
     found = curve(
         model, test, orders, measures=(metric,), text=text, removal=ablation,
         shares=extent.shares, draws=extent.draws, seed=seed,
     )  # fmt: skip
+    goes = affordable(found, orders, allowed=_ALLOWED).heads
+    saved = None
+    if surgery.can_cut(model.original_model):
+        saved = costs(model, prune(model, goes), batch_sizes=(1,), rounds=3, seed=seed)
     return HeadRedundancy(
-        alone, kind, alike, pairs, clusters, takes_over, repair, found,
+        alone, kind, alike, pairs, clusters, takes_over, repair, found, saved, goes=goes,
         candidates=chosen.heads, reasons=chosen.reasons, task=task.name, task_digest=task.digest,
         model=alone.model, model_digest=alone.model_digest,
     )  # fmt: skip

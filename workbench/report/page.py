@@ -5,14 +5,14 @@ import inspect
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from workbench.report.making import command, details, warned
 from workbench.report.question import asked
-from workbench.report.rows import LEVEL, table
+from workbench.report.rows import LEVEL, parts, tables
 from workbench.results import Result
 
 _KINDS = {b"\x89PNG": "image/png", b"<?xml": "image/svg+xml", b"<svg": "image/svg+xml"}
@@ -55,7 +55,8 @@ def write(
         caveat=getattr(result, "caveat", ""),
         subject=_subject(result),
         meaning=_meaning(result),
-        table=table(result),
+        summary=_summary(result),
+        tables=tables(result),
         level=LEVEL,
         image=_data_uri(image),
         interactive=Markup(interactive),
@@ -72,6 +73,11 @@ def _finding(result: Result) -> str:
     """The result's sentence without its caveat, which has a place of its own."""
     caveat = getattr(result, "caveat", "")
     return result.sentence().removesuffix(caveat).strip()
+
+
+def _summary(result: Result) -> str:
+    """The result's own table as text, where it is made of results that have tables of their own."""
+    return str(cast(Any, result).table()) if parts(result) else ""
 
 
 def _subject(result: Result) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """The table of a page: a result's frame as cells that read well and sort rightly."""
 
+import inspect
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,9 @@ BOUNDS = "95 % bounds"
 
 MOST = 2000
 """More rows than this make a page slow to open; the strongest are kept."""
+
+MOST_OF_A_PART = 300
+"""The same for each table of a result that is made of several."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The columns, the rows in the order in which they are first seen, and how many there were."""
+    """The columns, the rows in the order in which they are first seen, and how many there were.
+
+    `title` and `means` say of which part of a result it is; both are empty where there is one.
+    """
 
     columns: list[Column]
     rows: list[Row]
     total: int
     order: str
+    title: str = ""
+    means: str = ""
 
     @property
     def bounded(self) -> bool:
@@ -62,7 +71,27 @@ class Table:
         return any(column.name == "p" for column in self.columns)
 
 
-def table(result: Result) -> Table:
+def tables(result: Result) -> list[Table]:
+    """The table of a result, or those of its parts where it is made of other results."""
+    if not parts(result):
+        return [_table(result, MOST)]
+    return [
+        replace(
+            _table(part, MOST_OF_A_PART),
+            title=name.replace("_", " "),
+            means=(inspect.getdoc(type(part)) or "").split("\n\n")[0].replace("\n", " "),
+        )
+        for name, part in parts(result).items()
+    ]
+
+
+def parts(result: Result) -> dict[str, Result]:
+    """The results that this one is made of, by the names of their fields."""
+    held = {one.name: getattr(result, one.name) for one in fields(cast(Any, result))}
+    return {name: one for name, one in held.items() if isinstance(one, Result)}
+
+
+def _table(result: Result, most: int) -> Table:
     """One row per cell of the result; the strongest first where there are p-values.
 
     The two bounds of a value share a column. Values that are the same along one of the axes, as
@@ -75,7 +104,7 @@ def table(result: Result) -> Table:
     if "p" in values:
         kept = np.argsort(-np.nan_to_num(np.abs(values[by])), kind="stable")
         order = f"by the size of {by}"
-    values = {name: column[kept[:MOST]] for name, column in values.items()}
+    values = {name: column[kept[:most]] for name, column in values.items()}
     columns, cells = _columns(values, means)
     lines = list(zip(*cells, strict=True))
     marked = values["p"] <= LEVEL if "p" in values else np.zeros(len(lines), dtype=bool)

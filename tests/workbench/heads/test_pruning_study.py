@@ -11,11 +11,11 @@ from workbench import corpora, effects, heads, metrics, plots, results, tasks
 @pytest.fixture(scope="module")
 def study(tiny_gqa):
     task = tasks.ioi(tiny_gqa, prompts=4, seed=0, corruption="third")
-    text = corpora.prose(tiny_gqa, passages=4)
+    text = corpora.prose(tiny_gqa, passages=8)
     everyone = [(layer, head) for layer in range(2) for head in range(4)]
     orders = {"first": everyone, "last": everyone[::-1]}
     found = heads.study_pruning(
-        tiny_gqa, task, orders, text=text[:2], over=text[2:], shares=(0.25, 0.5), draws=2,
+        tiny_gqa, task, orders, text=text[:4], over=text[4:], shares=(0.25, 0.5), draws=2,
         allowed=1e6,
     )  # fmt: skip
     return found, tiny_gqa, task, text
@@ -35,8 +35,8 @@ def test_the_largest_share_below_the_allowed_loss_goes_in_the_best_order(study):
 def test_the_pruned_model_gives_what_the_ablated_one_gives(study):
     found, model, task, text = study
     assert found.missed < 1e-4
-    small = heads.prune(model, found.removed, replace="mean", over=text[2:])
-    source = effects.Source("mean", over=text[2:])
+    small = heads.prune(model, found.removed, replace="mean", over=text[4:])
+    source = effects.Source("mean", over=text[4:])
     edits = heads.ablating(model, task, source).cell(found.removed)
     with torch.no_grad(), intervening(model, edits):
         expected = metrics.logit_diff(model(task.clean), task)
@@ -57,7 +57,7 @@ def test_where_nothing_is_cheap_enough_the_smallest_share_goes_and_it_is_said(st
     _, model, task, text = study
     everyone = [(layer, head) for layer in range(2) for head in range(4)]
     found = heads.study_pruning(
-        model, task, {"first": everyone}, text=text[:2], shares=(0.25, 0.5), draws=0, allowed=0.0
+        model, task, {"first": everyone}, text=text[:4], shares=(0.25, 0.5), draws=0, allowed=0.0
     )
     assert found.within == "no" and len(found.removed) == 2
     assert "No share that was measured costs less than 0 nats" in found.sentence()

@@ -105,3 +105,35 @@ def test_a_page_of_many_rows_keeps_the_strongest_and_says_so(written, effects, P
 
 def test_the_same_run_gives_the_same_page(written):
     assert written() == written()
+
+
+@dataclass(frozen=True, eq=False)
+class Whole(Result):
+    """What two parts say together."""
+
+    seen_first: Words
+    later: Words
+
+    def sentence(self) -> str:
+        """One sentence."""
+        return "Both were counted."
+
+    def table(self) -> str:
+        """The gist of both as text."""
+        return "go <b>first</b>: 7"
+
+
+def test_a_result_of_several_parts_shows_its_gist_and_a_table_of_each_part(written, words_of):
+    first = Words(torch.tensor([7.0, 1.0]), word=["a", "b"], text=["x", "y"])
+    many = Words(torch.arange(400.0), word=[f"w{n}" for n in range(400)], text=["z"] * 400)
+    page = written(Whole(first, many))
+    text = words_of(page)
+    assert "In short" in text and "go <b>first</b>: 7" in text and "<b>first" not in page
+    assert text.index("Seen first") < text.index("7.0") < text.index("Later")
+    assert text.count("How often each word was seen.") == 2
+    assert page.count("<table") == 2 and "The first 300 of 400 rows" in text
+
+
+def test_a_result_without_parts_has_one_table_and_no_gist(written):
+    page = written()
+    assert page.count("<table") == 1 and "In short" not in page

@@ -60,11 +60,11 @@ def test_a_click_on_a_heading_sorts_and_a_second_turns_it_round(written, tmp_pat
     effect = torch.tensor([[0.5, -10.0, torch.nan, 9.0, -2.0]])
     result = effects(layers=1, heads=5, effect=effect, low=effect, high=effect)
     script = """
-      const button = document.querySelectorAll("#table th button")[2], found = [];
+      const button = document.querySelectorAll("#table-1 th button")[2], found = [];
       for (let click = 0; click < 2; click++) {
         button.click();
         found.push([button.parentElement.getAttribute("aria-sort"),
-          ...[...document.querySelectorAll("#table tbody tr")].map(r => r.cells[1].textContent)]);
+          ...[...document.querySelectorAll("#table-1 tbody tr")].map(r => r.cells[1].textContent)]);
       }
       return found;"""
     up, down = browsed(written(result, figure=DOT), script, width=1280, folder=tmp_path)
@@ -75,8 +75,8 @@ def test_a_click_on_a_heading_sorts_and_a_second_turns_it_round(written, tmp_pat
 @needs_browser
 def test_only_25_rows_are_seen_until_all_are_asked_for_from_the_keyboard(written, tmp_path, DOT):
     script = """
-      const toggle = document.getElementById("toggle"), found = [];
-      const seen = () => [...document.querySelectorAll("#table tbody tr")]
+      const toggle = document.querySelector(".toggle"), found = [];
+      const seen = () => [...document.querySelectorAll("#table-1 tbody tr")]
         .filter((row) => row.offsetHeight > 0).length;
       found.push(seen()); toggle.focus();
       found.push(document.activeElement === toggle); toggle.click();

@@ -141,6 +141,11 @@ LAYOUTS: Mapping[str, Layout] = {
 }  # fmt: skip
 
 
+def can_cut(model: nn.Module) -> bool:
+    """Whether it is known how to remove heads from a model of this architecture."""
+    return type(model).__name__ in LAYOUTS
+
+
 def layout_of(model: nn.Module) -> Layout:
     """The layout of a model; an error that names those there are, where it has none."""
     name = type(model).__name__
