@@ -66,7 +66,8 @@ class PruningStudy(Result):
             f"[{self.change_low:+.3f}, {self.change_high:+.3f}] nats."
         )
         curved = self.curve.sentence().removesuffix(self.curve.caveat).strip()
-        return f"{said} {fresh} {self.costs.sentence()} {curved} {self.caveat}".strip()
+        lines = [f"{said} {fresh}", self.costs.sentence(), curved, self.caveat]
+        return "\n".join(lines).strip()
 
     def headline(self) -> dict[str, Any]:
         """How many heads go, in which order, and what is left of parameters and time."""

@@ -65,7 +65,7 @@ class HeadRedundancy(Result):
     model_digest: str
 
     def sentence(self) -> str:
-        """What was found, one sentence for each of the parts."""
+        """What was found, a line for each of the parts."""
         parts = (
             self.alone, self.types, self.alike, self.pairs, self.clusters, self.takes_over,
             self.repair, self.curve, self.costs,
@@ -75,7 +75,7 @@ class HeadRedundancy(Result):
             for part in parts
             if part is not None
         ]
-        return " ".join([*texts, self.repair.caveat]).strip()
+        return "\n".join([*texts, self.repair.caveat]).strip()
 
     def headline(self) -> dict[str, Any]:
         """How many heads matter alone, how many pairs stand in, and what can go."""

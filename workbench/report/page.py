@@ -90,10 +90,28 @@ def _subject(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def _meaning(result: Result) -> list[str]:
-    """The docstring of the result by paragraph: the first says what its sign means."""
+def _meaning(result: Result) -> list[str | list[tuple[str, str]]]:
+    """The docstring of the result by paragraph: the first says what its sign means.
+
+    A paragraph that explains fields, a line or more for each, is a list of their names and texts.
+    """
     text = inspect.getdoc(type(result)) or ""
-    return [" ".join(block.split()) for block in text.split("\n\n") if block.strip()]
+    blocks = [block for block in text.split("\n\n") if block.strip()]
+    return [_explained(block) or " ".join(block.split()) for block in blocks]
+
+
+def _explained(block: str) -> list[tuple[str, str]]:
+    """Names and texts of lines like "name    text", each with its indented further lines."""
+    found: list[tuple[str, str]] = []
+    for line in block.splitlines():
+        named = re.fullmatch(r"(\w+(?:, \w+)*) {2,}(\S.*)", line)
+        if named:
+            found.append((named[1], named[2]))
+        elif found and line.startswith("  "):
+            found[-1] = (found[-1][0], f"{found[-1][1]} {line.strip()}")
+        else:
+            return []
+    return found
 
 
 def _prose(text: str) -> Markup:

@@ -129,7 +129,11 @@ def _described(result: Result) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     }
     means = {name: str(dataset[name].attrs.get("long_name", "")) for name in values}
     named = {name: _named(result, columns, name, labels.get(name, name)) for name in axes}
-    alone = [name for name in labels if dataset.sizes[name] == 1 and named[name].dtype == object]
+    alone = [
+        name
+        for name in labels
+        if name in named and dataset.sizes[name] == 1 and named[name].dtype == object
+    ]
     return {name: one for name, one in named.items() if name not in alone} | values, means
 
 

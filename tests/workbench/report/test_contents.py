@@ -109,14 +109,19 @@ def test_the_same_run_gives_the_same_page(written):
 
 @dataclass(frozen=True, eq=False)
 class Whole(Result):
-    """What two parts say together."""
+    """What two parts say together.
+
+    seen_first   counts of the first
+                 text
+    later        the others
+    """
 
     seen_first: Words
     later: Words
 
     def sentence(self) -> str:
-        """One sentence."""
-        return "Both were counted."
+        """Two lines."""
+        return "Both were counted.\nOne was long."
 
     def table(self) -> str:
         """The gist of both as text."""
@@ -132,6 +137,8 @@ def test_a_result_of_several_parts_shows_its_gist_and_a_table_of_each_part(writt
     assert text.index("Seen first") < text.index("7.0") < text.index("Later")
     assert text.count("How often each word was seen.") == 2
     assert page.count("<table") == 2 and "The first 300 of 400 rows" in text
+    assert "<p>Both were counted.</p>\n<p>One was long.</p>" in page
+    assert "<dt>seen first</dt><dd>counts of the first text</dd>" in page
 
 
 def test_a_result_without_parts_has_one_table_and_no_gist(written):
