@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=load
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .PHONY: setup demo check format test test-slow notebooks clean
@@ -38,7 +38,7 @@ test: setup
 	$(TEST) -m "not slow"
 
 test-slow: setup
-	$(TEST) -m slow
+	$(TEST) -m slow --durations=20
 
 notebooks: setup
 	$(BIN)/python tests/notebooks/keep.py

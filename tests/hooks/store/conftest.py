@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,10 +16,14 @@ import pytest
 
 from hooks.store import disk
 
+DEADLINE = 100.0
+"""Seconds after which a writer says where it hangs, and ends."""
+
 # Forks the writers it is told to start, which is faster than starting Python for each.
 _NURSERY = """
-import json, os, sys, tempfile, traceback
+import faulthandler, json, os, sys, tempfile, traceback
 sys.path.insert(0, sys.argv[1])
+DEADLINE = float(sys.argv[2])
 import torch
 from hooks import store
 from hooks.store import disk
@@ -54,6 +59,7 @@ for line in sys.stdin:
     for number in range(told["writers"]):
         child = os.fork()
         if child == 0:
+            faulthandler.dump_traceback_later(DEADLINE, exit=True)
             try:
                 work(number, told["path"], told["keys"], told["dies"])
                 os._exit(0)
@@ -100,7 +106,8 @@ class Nursery:
     def __init__(self, work: str) -> None:
         program = _NURSERY.replace("{work}", work)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, str(Path(__file__).parents[3])],
+            [sys.executable, "-c", program, str(Path(__file__).parents[3]), str(DEADLINE)],
+            start_new_session=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -133,17 +140,29 @@ class Nursery:
             os.kill(child, signal.SIGKILL)
         return self.wait()
 
+    def end(self) -> None:
+        """Kill everything that was started here and is still there."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def _until(self, word: str) -> list[str]:
         assert self.process.stdout is not None
-        while (line := self.process.stdout.readline().split())[0] != word:
-            self.acknowledged.append(line[1])
-        return line[1:]
+        late = threading.Timer(2 * DEADLINE, self.end)
+        late.start()
+        try:
+            while line := self.process.stdout.readline().split():
+                if line[0] == word:
+                    return line[1:]
+                self.acknowledged.append(line[1])
+        finally:
+            late.cancel()
+        raise AssertionError(f"the writers ended, or hung, before they said {word!r}")
 
 
 def _nursery(work: str) -> Iterator[Nursery]:
     nursery = Nursery(work)
     yield nursery
-    nursery.process.kill()
+    nursery.end()
     nursery.process.communicate()
 
 

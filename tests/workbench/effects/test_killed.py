@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,8 +21,9 @@ from hooks.store import Shelf
 # Forks the sweeps it is told to start, which is faster than loading everything for each. A sweep
 # says which batch it begins, and which it has put on the shelf; its results go to a file.
 _NURSERY = """
-import json, os, sys, tempfile, traceback
+import faulthandler, json, os, sys, tempfile, traceback
 sys.path.insert(0, sys.argv[1])
+DEADLINE = float(sys.argv[2])
 os.environ["TQDM_DISABLE"] = "1"
 import torch
 torch.set_num_threads(1)
@@ -69,6 +71,7 @@ for line in sys.stdin:
     told = json.loads(line)
     child = os.fork()
     if child == 0:
+        faulthandler.dump_traceback_later(DEADLINE, exit=True, file=sys.__stdout__)
         try:
             sweep(told["folder"], told["values"])
             os._exit(0)
@@ -80,6 +83,8 @@ for line in sys.stdin:
 """
 
 BATCHES = 20
+DEADLINE = 100.0
+"""Seconds after which a sweep says where it hangs, and ends."""
 
 
 class Nursery:
@@ -88,8 +93,8 @@ class Nursery:
     def __init__(self) -> None:
         root = str(Path(__file__).parents[3])
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _NURSERY, root],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", _NURSERY, root, str(DEADLINE)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         self.begun: list[str] = []
         self.put: dict[str, list[str]] = {}
@@ -111,22 +116,38 @@ class Nursery:
         assert int(status) in (0, signal.SIGKILL)
         return int(status) == 0
 
+    def end(self) -> None:
+        """Kill everything that was started here and is still there."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def _until(self, word: str) -> list[str]:
         assert self.process.stdout is not None
-        while (line := self.process.stdout.readline().split())[0] != word:
-            assert line[0] != "broke", line[1]
-            if line[0] == "begins":
-                self.begun.append(line[1])
-            elif line[0] == "put":
-                self.put[line[1]] = line[2:]
-        return line[1:]
+        late = threading.Timer(2 * DEADLINE, self.end)
+        late.start()
+        try:
+            while line := self.process.stdout.readline().split():
+                if line[0] == word:
+                    return line[1:]
+                self._heard(line)
+        finally:
+            late.cancel()
+        raise AssertionError(f"the sweeps ended, or hung, before they said {word!r}")
+
+    def _heard(self, line: list[str]) -> None:
+        if line[0] == "begins":
+            self.begun.append(line[1])
+        elif line[0] == "put":
+            self.put[line[1]] = line[2:]
+        else:
+            raise AssertionError(" ".join(line))
 
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
     nursery = Nursery()
     yield nursery
-    nursery.process.kill()
+    nursery.end()
     nursery.process.communicate()
 
 

@@ -254,7 +254,11 @@ def test_a_killed_run_leaves_nothing_in_its_place_and_is_swept_away(noise, home,
 def test_two_processes_that_make_the_same_run_make_it_once(noise, home, calls, monkeypatch):
     monkeypatch.setenv("SLOWLY", "1")
     both = [started("--way", "slow") for _ in range(2)]
-    answers = [process.communicate(timeout=300) for process in both]
+    try:
+        answers = [process.communicate(timeout=300) for process in both]
+    finally:
+        for process in both:
+            process.kill()
 
     assert [process.returncode for process in both] == [0, 0], answers
     assert calls.read_text() == "0\n"
