@@ -67,12 +67,13 @@ def _orders(config: Config, model: models.Model, train: tasks.Task) -> dict[str,
     alone = heads.ablate_each(model, train, metric=metric, ablation="mean", seed=seed)
     order = alone.least_helpful(alone.effect.numel())
     written = lens.direct_attribution(model, train, seed=seed)
+    alike = heads.similarity(model, train[: min(8, config.prompts)], seed=seed)
     chosen = heads.candidates(
         alone.most_helpful(config.candidates), n=config.candidates // 2,
         alike={"writes the answer": written.strongest(config.candidates)},
+        similarity=alike.alike("output"), of=alike.heads,
     )  # fmt: skip
     pairs = heads.redundancy(model, train, chosen.heads, metric=metric, seed=seed)
-    alike = heads.similarity(model, train[: min(8, config.prompts)], seed=seed)
     gates = heads.learn_gates(
         model, train, metric=metric, ablation="mean", seeds=1,
         descent=heads.Descent(steps=config.steps, rate=0.3, prompts=8), seed=seed,

@@ -4,6 +4,19 @@ import contextlib
 import io
 import re
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+BEFORE = """
+import torch
+from hooks import Site
+from workbench import metrics, models, plots, tasks
+model = models.load("tiny-gqa")
+task = tasks.ioi(model, prompts=40, seed=0)
+labels = torch.tensor([0, 1] * 20)
+"""
+"""What a reader of a later section has at hand."""
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -19,6 +32,33 @@ def test_the_first_example_prints_what_stands_below_it():
     with contextlib.redirect_stdout(said):
         exec(compile(block("python"), "README.md", "exec"), {"__name__": "readme"})
     assert said.getvalue() == block("text")
+
+
+SMALLER = [
+    ("smollm2-135m", "tiny-gqa"),
+    ('kinds.of("name mover")', "alone.most_helpful(3)"),  # noise has none
+    ("least_helpful(60)", "least_helpful(3)"),
+    ('Site("q", 23)', 'Site("q", 1)'),
+    ("prompts=16", "prompts=8"),
+    ("prompts=32", "prompts=12"),
+    ("train, test = task[:8], task[8:]", "train, test = task[:4], task[4:]"),
+]
+ROOMS = ["Patching", "Attention heads", "Neurons", "Probes"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_is_shown_of_each_room_runs_on_a_smaller_model(room, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = README.split(f"\n## {room}\n")[1].split("\n## ")[0]
+    shown = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert shown
+    named: dict[str, Any] = {"__name__": "readme"}
+    exec(BEFORE, named)
+    for code in shown:
+        for whole, part in SMALLER:
+            code = code.replace(whole, part)
+        exec(compile(code, f"README.md, {room}", "exec"), named)
 
 
 def test_every_site_in_the_table_is_the_one_it_stands_beside():
