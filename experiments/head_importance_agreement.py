@@ -30,7 +30,7 @@ class Config:
     prompts: int = 8
     ablation: heads.Ablation = "mean"
     second_ablation: heads.Ablation = "counterfactual"
-    seeds: int = 1  # of the gates and the causal gating
+    seeds: int = 2  # of the gates and the causal gating
     steps: int = 20  # of each of their four fits
     rate: float = 0.7
     players: int = 8
