@@ -29,6 +29,7 @@ def test_a_bit_that_the_logits_read_steers_as_far_as_it_was_wired(planted, tmp_p
     assert_close(one.steer, torch.full((2,), 8.0), atol=0.8, rtol=0)
     assert one.headline()["steers"] == 2
     assert "more than 39 random pushes as long in 2 of 2 layers" in one.sentence()
+    assert one.baselines == []  # a file must hold that, too
     results.save(one, tmp_path / "study.nc")
     assert results.digest(results.load(probes.ProbeStudy, tmp_path / "study.nc")) == (
         results.digest(one)
