@@ -129,9 +129,10 @@ class ProbeStudy(Result):
             return ""
         assert self.steer_p is not None and self.steer_placebo is not None
         assert self.steer_low is not None and self.steer_high is not None
-        where = self.steer.isfinite().nonzero()[:, 0].tolist()
+        effect = self.steer
+        where = effect.isfinite().nonzero()[:, 0].tolist()
         sure = [at for at in where if float(self.steer_p[at]) <= LEVEL]
-        at = max(sure or where, key=lambda one: abs(float(self.steer[one])))
+        at = max(sure or where, key=lambda one: abs(float(effect[one])))
         count = self.steer_placebo.shape[1]
         verdict = (
             f"more than {count} random pushes as long in {len(sure)} of {len(where)} layers"
@@ -140,7 +141,7 @@ class ProbeStudy(Result):
             "nothing shows that the model uses this direction there"
         )
         return (
-            f"Pushing along the direction changes {self.steered} by {float(self.steer[at]):+.3f} "
+            f"Pushing along the direction changes {self.steered} by {float(effect[at]):+.3f} "
             f"[{float(self.steer_low[at]):+.3f}, {float(self.steer_high[at]):+.3f}] in layer "
             f"{self.layers[at]} (corrected p = {float(self.steer_p[at]):.3f}), {verdict}. "
         )
