@@ -16,8 +16,7 @@ Caveat     A high selectivity does not say that the model uses the number for it
 
 from dataclasses import dataclass
 
-from workbench import models, probes, runs
-from workbench.tasks import statements
+from workbench import models, probes, runs, tasks
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ REHEARSAL = Config(model="tiny", nouns=6, shuffles=3)
 def run(config: Config) -> probes.ProbeStudy:
     """prompts -> model -> activations by layer -> probes -> study"""
     model = models.load(config.model)
-    labelled = statements.number(model, nouns=config.nouns, seed=config.seed)
+    labelled = tasks.number(model, nouns=config.nouns, seed=config.seed)
     examples = probes.features_of(model, labelled)
     untrained = models.untrained(model, seed=config.seed)
 

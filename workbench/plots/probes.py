@@ -35,12 +35,17 @@ def draw_probe_study(result: ProbeStudy, ax: Axes | None = None) -> Figure:
             _accuracy(ax, result)
             ax.set(xlabel="layer")
             return titled(ax, title)
-        figure = new_figure(width=7.4, height=6.2)
-        upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(2.1, 1, 1))
+        pushed = result.steer is not None
+        figure = new_figure(width=7.4, height=7.6 if pushed else 6.2)
+        ratios = (2.1, 1, 1, 1)[: 4 if pushed else 3]
+        panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
+        upper = panels[0]
         _accuracy(upper, result)
-        _selectivity(middle, result)
-        _lengths(lower, result)
-        lower.set(xlabel=f"layer ({result.what})")
+        _selectivity(panels[1], result)
+        _lengths(panels[2], result)
+        if pushed:
+            _steered(panels[3], result)
+        panels[-1].set(xlabel=f"layer ({result.what})")
         return titled(upper, title)
 
 
@@ -91,6 +96,26 @@ def _lengths(axes: Axes, result: ProbeStudy) -> None:
     axes.axhline(1, color=INK, linewidth=0.9, linestyle=":", label="uniform code")
     _place(axes, x)
     axes.set(ylabel="times shorter\n(online code)")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def _steered(axes: Axes, result: ProbeStudy) -> None:
+    assert result.steer is not None and result.steer_placebo is not None
+    assert result.steer_low is not None and result.steer_high is not None
+    assert result.steer_p is not None
+    there = result.steer.isfinite().numpy()
+    x, y = np.array(result.layers)[there], result.steer.numpy()[there]
+    band = result.steer_placebo.numpy()[there]
+    label = f"{band.shape[1]} random pushes"
+    axes.fill_between(x, band.min(1), band.max(1), color=GREY, alpha=0.35, linewidth=0, label=label)
+    axes.axhline(0, color=INK, linewidth=0.7)
+    bounds = (result.steer_low.numpy()[there], result.steer_high.numpy()[there])
+    marks.curve(axes, x, y, bounds=bounds, label="pushed along it")
+    sure = result.steer_p.numpy()[there] <= LEVEL
+    fills = np.where(sure, BLUE, "white")
+    axes.scatter(x, y, s=14, c=fills, edgecolors=BLUE, linewidths=0.9, zorder=4)
+    _place(axes, np.array(result.layers))
+    axes.set(ylabel="push changes\n" + result.steered.replace(" on ", "\non ", 1))
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 

@@ -47,6 +47,7 @@ from workbench.probes.report import ProbeStudy
 from workbench.probes.scores import Judgement, accuracy, judge
 from workbench.probes.sparse import SparseProbes, fit_sparse, strongest_neurons
 from workbench.probes.splits import Splits, held_out, inner, k_fold
+from workbench.probes.steered import steered
 from workbench.probes.steering import SteeringCurve, steer, steering_vector
 from workbench.probes.study import study
 from workbench.probes.transfer import Transfer, transfer
@@ -139,6 +140,7 @@ __all__ = [
     "sentence_logprob",
     "shuffled_labels",
     "steer",
+    "steered",
     "steering_vector",
     "strongest_neurons",
     "study",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from workbench.probes.examples import Examples
 from workbench.probes.fitting import Fits
-from workbench.probes.probe import LinearProbe
+from workbench.probes.probe import LinearProbe, check_rows
 from workbench.probes.splits import Splits
 
 Formula = Literal["ridge", "mass-mean", "whitened mass-mean", "lda"]
@@ -39,6 +39,7 @@ class Moments:
         cls, x: Float[Tensor, "example d_model"], y: Shaped[Tensor, " example"], *, classes: int
     ) -> "Moments":
         """Of some examples, in float64. `classes` is how many there are anywhere; 1 for numbers."""
+        check_rows(x, y)
         x = x.double()
         if classes == 1:
             target = y.double()[:, None]
@@ -134,6 +135,7 @@ def fit_ridge(
     x: Float[Tensor, "example d_model"], y: Shaped[Tensor, " example"], *, l2: float = 1e-3
 ) -> LinearProbe:
     """A ridge regression on numbers (or, of classes, on their indicators)."""
+    check_rows(x, y)
     classes = 1 if y.is_floating_point() else int(y.max()) + 1
     return probe_of(Moments.of(x, y, classes=classes), "ridge", l2=l2)
 

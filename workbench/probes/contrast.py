@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.probes.networks import standard
-from workbench.probes.probe import LinearProbe
+from workbench.probes.probe import LinearProbe, check_rows
 from workbench.probes.training import trained
 
 Side = Float[Tensor, "example d_model"]
@@ -86,3 +86,5 @@ def _check(positive: Side, negative: Side) -> None:
             f"{len(positive)} statements and {len(negative)} negations: give two pairs or more, "
             "each statement in the row of its negation"
         )
+    check_rows(positive, each="statement")
+    check_rows(negative, each="negation")

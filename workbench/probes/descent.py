@@ -100,7 +100,7 @@ class Preconditioner:
         for number in unlike.nonzero()[:, 0].tolist():
             x = space.x[parts[number]] / scale[number]
             _, sizes, rows = torch.linalg.svd(x, full_matrices=False)
-            own.append((number, rows.T.float(), (sizes.square() / len(x)).float()))
+            own.append((number, rows.T, sizes.square() / len(x)))
         return replace(self, own=tuple(own))
 
     @classmethod
@@ -117,23 +117,24 @@ class Preconditioner:
         for one in different:
             penalty = torch.full_like(gram[0], one)
             penalty[-1] = 1e-6
-            root = torch.linalg.cholesky(gram * curvature + torch.diag(penalty))
+            root, failed = torch.linalg.cholesky_ex(gram * curvature + torch.diag(penalty))
+            if bool(failed):  # l2 is lost in the rounding of the Gram matrix
+                exact = space.x.T @ space.x / len(x) * curvature + torch.diag(penalty).double()
+                root = torch.linalg.cholesky(exact).float()
             inverses.append((one, torch.cholesky_inverse(root)))
         return cls(gram, gram[0], tuple(inverses))
 
     def step(self, given: Objectives, gradient: Rows, curvature: PerRow) -> Rows:
-        """What a Newton step of that curvature would undo."""
-        scaled = (gradient / given.scale).float()
-        found = self._shared(scaled, given.l2, curvature)
+        """What a Newton step of that curvature would undo; always downhill."""
+        scaled = gradient / given.scale
+        found = self._shared(scaled.float(), given.l2, curvature).to(gradient)
         for number, basis, values in self.own:
             mine = given.part == number
-            if not bool(mine.any()):
-                continue
-            l2 = given.l2[mine].float()[:, None, None]
-            inside = scaled[mine] @ basis
-            inverse = 1 / (curvature[mine].float()[:, None, None] * values + l2) - 1 / l2
-            found[mine] = scaled[mine] / l2 + (inside * inverse) @ basis.T
-        return found.to(gradient.dtype) / given.scale
+            if bool(mine.any()):
+                found[mine] = _spanned(scaled[mine], basis, values, given.l2[mine], curvature[mine])
+        # Where l2 is small beside what activations vary, rounding can turn a step uphill.
+        uphill = total(scaled * found) <= 0
+        return torch.where(uphill[:, None, None], scaled, found) / given.scale
 
     def _shared(self, flat: Rows, l2: PerRow, curvature: PerRow) -> Rows:
         if self.inverses:
@@ -145,6 +146,23 @@ class Preconditioner:
         values = curvature[:, None] * self.values + l2[:, None]
         values[:, -1] -= l2
         return flat @ self.basis / values[:, None].float() @ self.basis.T
+
+
+def _spanned(
+    scaled: Rows,
+    basis: Float[Tensor, "column _direction"],
+    values: Float[Tensor, " _direction"],
+    l2: PerRow,
+    curvature: PerRow,
+) -> Rows:
+    """A Newton step where `basis` has all that the activations span, in the gradient's precision.
+
+    What stands outside of it is the small difference of two large numbers.
+    """
+    basis, values = basis.to(scaled), values.to(scaled)
+    penalty = l2.to(scaled)[:, None, None]
+    inverse = 1 / (curvature.to(scaled)[:, None, None] * values + penalty) - 1 / penalty
+    return scaled / penalty + ((scaled @ basis) * inverse) @ basis.T
 
 
 @dataclass(frozen=True, eq=False)

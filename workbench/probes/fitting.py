@@ -20,7 +20,8 @@ L2 = tuple(10.0**power for power in range(-4, 2))
 class Fits:
     """A logistic probe for every layer, fold, label set and regularisation.
 
-    gradient   of the objective where the fit stopped, relative to that of the zero probe
+    gradient   of the objective where the fit stopped, relative to that of the zero probe; 0 with
+               the zero probe itself, where no more than rounding speaks for the labels
     """
 
     weight: Float[Tensor, "layer fold labels l2 class d_model"]
@@ -34,6 +35,8 @@ class Fits:
         """One of them; all by their place, `l2` among those that were fitted."""
         at = (layer, fold, labels, l2)
         kind = f"logistic, l2 {self.l2[l2]:g}"
+        if not bool(self.weight[at].any()):
+            kind += ", zero: nothing but rounding speaks for the labels"
         return LinearProbe(
             self.weight[at], self.bias[at], self.classes, kind, float(self.gradient[at])
         )
@@ -49,7 +52,8 @@ def fit(
     """The logistic probe of these examples, at the optimum.
 
     Minimises the mean of -log p(y | x) + l2 / 2 * |weight|^2 on standardised activations, to a
-    gradient of `tolerance` relative to that of the zero probe; the bias is not penalised.
+    gradient of `tolerance` relative to that of the zero probe; the bias is not penalised. Where
+    nothing but rounding speaks for the labels, it is the zero probe, and its `kind` says so.
     """
     whole = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
     everything = Splits(whole, whole, "no split")

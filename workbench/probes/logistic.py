@@ -27,7 +27,7 @@ MOST_NUMBERS = 4_000_000
 """How many scores are held at once."""
 
 SMALLEST = 1e-6
-"""Gradients of the zero probe below this count as this large: float32 sees nothing smaller."""
+"""Gradients of the zero probe below this count as this large, but where the zero probe is taken."""
 
 ROUGH = 1e-5
 """The relative gradient down to which float32 is used."""
@@ -70,7 +70,9 @@ class Problems:
 class Solution:
     """The optimum of every problem, in the activations' own coordinates.
 
-    gradient     norm where it stopped, relative to that of the zero probe
+    gradient     norm where it stopped, relative to that of the zero probe; 0 for a problem whose
+                 zero probe has a gradient that rounding of the activations alone can make: nothing
+                 is left to fit, and the zero probe is what it gets
     """
 
     weight: Float[Tensor, "problem class d_model"]
@@ -103,7 +105,10 @@ def solve(
     weight, bias, loss, gradient, steps = [], [], [], [], 0
     for rows in torch.arange(len(problems), device=x.device).split(size):
         now = problems.rows(rows)
-        found, taken = _optimum(space, _objectives(now, scale), turn, tolerance, most)
+        found, taken = _optimum(
+            space, _objectives(now, scale), turn,
+            rounding=back.rounding, tolerance=tolerance, most=most,
+        )  # fmt: skip
         steps = max(steps, taken)
         _check(found, now, tolerance)
         raw = found.weight[..., :-1] / back.deviation
@@ -115,10 +120,14 @@ def solve(
 
 
 class _Back(NamedTuple):
-    """From standardised coordinates to the activations' own."""
+    """From standardised coordinates to the activations' own.
+
+    rounding   of the activations, in standardised coordinates
+    """
 
     mean: Float[Tensor, " d_model"]
     deviation: Float[Tensor, " d_model"]
+    rounding: Float[Tensor, " column"]
 
 
 class _Found(NamedTuple):
@@ -135,9 +144,9 @@ def _space(
     x: Float[Tensor, "example d_model"], parts: Bool[Tensor, "part example"]
 ) -> tuple[Space, Float[Tensor, "part column"], _Back]:
     """One layer nearly standardised, the parts' own standard deviations there, and the way back."""
-    rounding, x = 8 * torch.finfo(x.dtype).eps, x.double()
+    unit, x = torch.finfo(x.dtype).eps, x.double()
     mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0)
-    varies = deviation > rounding * mean.abs()  # what only rounding moves is constant
+    varies = deviation > 8 * unit * mean.abs()  # what only rounding moves is constant
     deviation = torch.where(varies, deviation, 1.0)
     moved = torch.where(varies, (x - mean) / deviation, 0.0)
     share = parts.double() / parts.sum(dim=1, keepdim=True)
@@ -145,7 +154,9 @@ def _space(
     scale = torch.where(scale > 1e-6, scale, 1.0)  # what is constant in its part
     full = torch.cat([moved, torch.ones_like(moved[:, :1])], dim=1)
     scale = torch.cat([scale, torch.ones_like(scale[:, :1])], dim=1)
-    return Space(full, full.T.contiguous()), scale, _Back(mean, deviation)
+    lost = 2 * unit * (1 + (mean / deviation).square()).sqrt()
+    back = _Back(mean, deviation, torch.cat([lost, lost.new_full((1,), 1e-12)]))
+    return Space(full, full.T.contiguous()), scale, back
 
 
 def _objectives(problems: Problems, scale: Float[Tensor, "part column"]) -> Objectives:
@@ -163,21 +174,32 @@ def _objectives(problems: Problems, scale: Float[Tensor, "part column"]) -> Obje
 
 
 def _optimum(
-    space: Space, exact: Objectives, turn: Preconditioner, tolerance: float, most: int
+    space: Space,
+    exact: Objectives,
+    turn: Preconditioner,
+    *,
+    rounding: Float[Tensor, " column"],
+    tolerance: float,
+    most: int,
 ) -> tuple[_Found, int]:
     shape = (*exact.target.shape[:2], space.x.shape[1])
     weight = space.x.new_zeros(shape)
-    zero = exact.size(pulled(space, exact.residual(pushed(space, weight))))
-    rough, near = exact.to(torch.float32), space.to(torch.float32)
-    # Labels that nothing speaks for have no gradient at zero to be relative to.
-    zero = zero.clamp(min=SMALLEST)
-    goal = (zero * max(tolerance, ROUGH)).clamp(min=SMALLEST)
+    residual = exact.residual(pushed(space, weight))
+    gradient = pulled(space, residual)
+    # Labels that nothing speaks for: what is left of the gradient is rounding of the activations,
+    # and following it were to fit that.
+    nothing = (gradient.abs() <= rounding * residual.abs().sum(dim=2, keepdim=True)).all(-1)
+    nothing = nothing.all(dim=1)
+    zero = exact.size(gradient).clamp(min=SMALLEST)
+    goal = torch.where(nothing, torch.inf, zero * max(tolerance, ROUGH)).clamp(min=SMALLEST)
     short = min(most, 300)  # float32 may not get there: float64 goes on from where it is
+    rough, near = exact.to(torch.float32), space.to(torch.float32)
     start, one = lowest(near, rough, turn, weight.float(), goal=goal.float(), most=short)
-    weight, two = lowest(space, exact, turn, start.double(), goal=zero * tolerance, most=most)
+    goal = torch.where(nothing, torch.inf, zero * tolerance)
+    weight, two = lowest(space, exact, turn, start.double(), goal=goal, most=most)
     scores = pushed(space, weight)
     gradient = pulled(space, exact.residual(scores)) + exact.penalty * weight
-    relative = exact.size(gradient) / zero
+    relative = torch.where(nothing, 0.0, exact.size(gradient) / zero)
     return _Found(weight, exact.loss(weight, scores), relative), one + two
 
 

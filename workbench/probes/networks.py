@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.probes.examples import Examples
 from workbench.probes.fitting import check_labels
-from workbench.probes.probe import Probe, class_count, decided
+from workbench.probes.probe import Probe, check_rows, class_count, decided
 from workbench.probes.splits import Splits
 from workbench.probes.training import trained
 
@@ -154,6 +154,8 @@ def fit_attention(
         raise ValueError(f"sequence {int(empty.nonzero()[0])} has no real position: leave it out")
     if len(y) != len(x):
         raise ValueError(f"{len(y)} labels for {len(x)} sequences: give each its own")
+    # Padding may hold anything.
+    check_rows(torch.where(mask[..., None], x, 0), y, each="sequence")
     classes, width = class_count(y), x.shape[-1]
     mean, deviation = standard(x[mask])
     moved = torch.where(mask[..., None], (x - mean) / deviation, 0.0)

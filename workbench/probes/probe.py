@@ -81,6 +81,29 @@ def log_softmax(scores: Float[Tensor, "*cells class"]) -> Float[Tensor, "*cells 
     return scores.log_softmax(dim=-1)
 
 
+def check_rows(
+    x: Shaped[Tensor, "example ..."],
+    y: Shaped[Tensor, " example"] | None = None,
+    *,
+    each: str = "example",
+) -> None:
+    """Refused by its row: what is not finite, and labels that are not as many."""
+    if y is not None and len(y) != len(x):
+        raise ValueError(
+            f"{len(y)} labels for {len(x)} {each}s: give each its own; row "
+            f"{min(len(y), len(x))} is the first without a partner"
+        )
+    for what, values in (("", x), ("the label of ", y)):
+        if values is not None and values.is_floating_point() and len(values):
+            bad = (~values.isfinite()).flatten(1 if values.ndim > 1 else 0)
+            rows = (bad.any(dim=1) if values.ndim > 1 else bad).nonzero()
+            if len(rows):
+                raise ValueError(
+                    f"NaN or Inf in {what}{each} {int(rows[0])}: leave it out, and say so, or find "
+                    "where it comes from"
+                )
+
+
 def class_count(y: Int[Tensor, " example"]) -> int:
     """How many classes there are, numbered from 0 without a gap."""
     found = y.unique()

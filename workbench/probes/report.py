@@ -22,7 +22,8 @@ class ProbeStudy(Result):
     That something can be read off does not say that the model uses it. Bounds are 95 %, over
     groups and redrawn folds; `p` is how often shuffled labels do as well in any layer, so it is
     corrected for all of them. `chosen` is the accuracy when the layer, too, is chosen inside the
-    training part.
+    training part. `steer` is the mean change in what `steered` names when the activations are
+    pushed from class 0 to class 1; positive: the model follows. NaN in layers not steered.
     """
 
     accuracy: Float[Tensor, " layer"] = field(metadata=_means("share right, held out"))
@@ -39,8 +40,8 @@ class ProbeStudy(Result):
     shuffled_compression: Float[Tensor, " layer"] = field(metadata=_means("of shuffled labels"))
     shuffled: Float[Tensor, "layer shuffle"] = field(metadata=_means("accuracy, labels shuffled"))
     random_direction: Float[Tensor, " layer"] = field(metadata=_means("accuracy, random direction"))
-    baseline: Float[Tensor, "baseline layer"] = field(metadata=_means("accuracy, other features"))
-    baselines: list[str] = field(metadata={"axis": "baseline"})
+    baseline: Float[Tensor, "other layer"] = field(metadata=_means("accuracy, other features"))
+    baselines: list[str] = field(metadata={"axis": "other"})
     correct: Float[Tensor, "layer batch"] = field(metadata=_means("share of repeats right"))
     l2: Float[Tensor, "layer fold"] = field(metadata=_means("regularisation chosen inside"))
     layers: list[int] = field(metadata={"axis": "layer"})
@@ -63,6 +64,12 @@ class ProbeStudy(Result):
     selectivity_low: Float[Tensor, " layer"] | None = None
     selectivity_high: Float[Tensor, " layer"] | None = None
     control_compression: Float[Tensor, " layer"] | None = None
+    steer: Float[Tensor, " layer"] | None = None
+    steer_low: Float[Tensor, " layer"] | None = None
+    steer_high: Float[Tensor, " layer"] | None = None
+    steer_p: Float[Tensor, " layer"] | None = None
+    steer_placebo: Float[Tensor, "layer draw"] | None = None
+    steered: str = ""
     caveat: str = ""
 
     def significant(self, level: float = LEVEL) -> list[int]:
@@ -92,7 +99,7 @@ class ProbeStudy(Result):
                 f"{self.chosen:.1%} [{self.chosen_low:.1%}, {self.chosen_high:.1%}] right where "
                 f"the most frequent label gives {self.majority:.1%}. "
             )
-        return (text + self._details(at, found) + self.caveat).strip()
+        return (text + self._details(at, found) + self._pushed() + self.caveat).strip()
 
     def _details(self, at: int, found: list[int]) -> str:
         text = (
@@ -117,6 +124,28 @@ class ProbeStudy(Result):
             text += f"No better than {', '.join(equal)}: no claim about the model. "
         return text
 
+    def _pushed(self) -> str:
+        if self.steer is None:
+            return ""
+        assert self.steer_p is not None and self.steer_placebo is not None
+        assert self.steer_low is not None and self.steer_high is not None
+        effect = self.steer
+        where = effect.isfinite().nonzero()[:, 0].tolist()
+        sure = [at for at in where if float(self.steer_p[at]) <= LEVEL]
+        at = max(sure or where, key=lambda one: abs(float(effect[one])))
+        count = self.steer_placebo.shape[1]
+        verdict = (
+            f"more than {count} random pushes as long in {len(sure)} of {len(where)} layers"
+            if sure
+            else f"no more than {count} random pushes as long in any of {len(where)} layers: "
+            "nothing shows that the model uses this direction there"
+        )
+        return (
+            f"Pushing along the direction changes {self.steered} by {float(effect[at]):+.3f} "
+            f"[{float(self.steer_low[at]):+.3f}, {float(self.steer_high[at]):+.3f}] in layer "
+            f"{self.layers[at]} (corrected p = {float(self.steer_p[at]):.3f}), {verdict}. "
+        )
+
     def headline(self) -> dict[str, Any]:
         """Accuracy with the layer chosen in training, its bounds, and what it is held against."""
         at = self.best
@@ -131,6 +160,8 @@ class ProbeStudy(Result):
         }
         if self.selectivity is not None:
             found["selectivity"] = float(self.selectivity[at])
+        if self.steer_p is not None:
+            found["steers"] = int((self.steer_p <= LEVEL).sum())
         return found
 
     def table(self) -> str:

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from torch import Tensor
 
 from workbench import statistics
+from workbench.probes.probe import check_rows
 from workbench.probes.training import trained
 
 Sentence = Float[Tensor, "_word d_model"]
@@ -165,6 +166,7 @@ def _check(sentences: Sequence[Sentence], heads: Sequence[Int[Tensor, " _word"]]
     if len(sentences) != len(heads) or not sentences:
         raise ValueError(f"{len(heads)} trees for {len(sentences)} sentences: give each its own")
     for row, (x, head) in enumerate(zip(sentences, heads, strict=True)):
+        check_rows(x, each=f"sentence {row}, word")
         if len(x) != len(head):
             raise ValueError(f"sentence {row} has {len(x)} words and {len(head)} heads")
         if len(x) < 2 or int((head < 0).sum()) != 1 or bool((head >= len(head)).any()):

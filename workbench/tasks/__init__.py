@@ -21,10 +21,13 @@ from workbench.tasks.planted import brackets, gate, planted
 from workbench.tasks.readers import read_counterfact, read_eap_ig, read_feature_circuits
 from workbench.tasks.solved import Solved, solved
 from workbench.tasks.spans import read_spans
+from workbench.tasks.statements import Labelled, number, part_of_speech, truth
 from workbench.tasks.syntaxgym import RegionSuite, read_syntaxgym
 from workbench.tasks.task import Task
+from workbench.tasks.verdicts import verdicts
 
 __all__ = [
+    "Labelled",
     "LabelledWords",
     "RegionSuite",
     "SentencePairs",
@@ -45,7 +48,9 @@ __all__ = [
     "ioi",
     "joined",
     "make",
+    "number",
     "pairs",
+    "part_of_speech",
     "planted",
     "read_conllu",
     "read_counterfact",
@@ -56,4 +61,6 @@ __all__ = [
     "read_spans",
     "read_syntaxgym",
     "solved",
+    "truth",
+    "verdicts",
 ]

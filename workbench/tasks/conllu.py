@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ def read_conllu(
     *,
     label: Column = "upos",
     group: Grouping = "document",
+    sentences: int | None = None,
     name: str | None = None,
     unfit: Unfit = "refuse",
 ) -> LabelledWords:
@@ -37,6 +39,7 @@ def read_conllu(
     label   "upos", "xpos" or "deprel" (without its subtype: nmod, not nmod:poss)
     group   "document": sentences between two `# newdoc` lines hang together (all of them, where
             there is no such line); "sentence": each by itself
+    sentences   only the first so many; none given: all
 
     Words of a multiword token ("don't": do, n't) are found in it where they spell it, else all
     of them stand at the whole of it. Empty nodes (8.1) are left out.
@@ -45,8 +48,10 @@ def read_conllu(
         raise ValueError(f"no label {label!r}; there are {', '.join(_COLUMNS)}")
     if group not in ("document", "sentence"):
         raise ValueError(f'group is "document" or "sentence", not {group!r}')
+    if sentences is not None and sentences < 1:
+        raise ValueError(f"{sentences} sentences of {path} were asked for: take 1 or more")
     document, found = "", []
-    for number, block in enumerate(_blocks(Path(path))):
+    for number, block in enumerate(islice(_blocks(Path(path)), sentences)):
         document = block.comments.get("newdoc id", block.comments.get("newdoc", document))
         named = document if group == "document" else f"sentence {number}"
         found.append(_sentence(path, block, label, named))

@@ -1,7 +1,7 @@
 """Words with labels, in the tokens of a model: what probes of words are asked about."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,6 +51,34 @@ class LabelledWords:
     def types(self) -> tuple[str, ...]:
         """What each word is, whatever its case: control tasks label types at random."""
         return tuple(word.lower() for word in self.words)
+
+    def frequent(self, groups: int) -> "LabelledWords":
+        """Only the words whose label is found in at least so many groups, without their trees.
+
+        Rarer ones cannot be both learned from and judged when groups are kept whole.
+        """
+        found = [len(self.group[self.label == one].unique()) for one in range(len(self.labels))]
+        names = [one for one, count in enumerate(found) if count >= groups]
+        if len(names) < 2:
+            most = ", ".join(f"{n} {count}" for n, count in zip(self.labels, found, strict=True))
+            raise ValueError(
+                f"{self.name}: fewer than two labels are in {groups} groups or more ({most}): ask "
+                "for fewer groups, or read more sentences"
+            )
+        rows = torch.isin(self.label, torch.tensor(names)).nonzero()[:, 0]
+        new = torch.zeros(len(self.labels), dtype=torch.long)
+        new[names] = torch.arange(len(names))
+        return replace(
+            self,
+            words=tuple(self.words[row] for row in rows.tolist()),
+            labels=tuple(self.labels[one] for one in names),
+            sentence=self.sentence[rows],
+            first=self.first[rows],
+            last=self.last[rows],
+            label=new[self.label[rows]],
+            head=torch.full((len(rows),), NO_HEAD),
+            group=self.group[rows],
+        )
 
     def tree_distance(self, sentence: int) -> Int[Tensor, "word word"]:
         """How many dependencies lie between each two words of a sentence."""

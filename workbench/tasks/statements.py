@@ -16,7 +16,7 @@ from workbench.statistics import derive
 from workbench.tasks import draw
 from workbench.tasks.tokens import encoded, token_at, tokenizer_of
 
-_TRUTH = {
+TRUTH = {
     "capital": "The capital of {country} is {city}.",
     "city": "{city} is the capital city of {country}.",
     "called": "The capital city of {country} is called {city}.",
@@ -73,24 +73,30 @@ _Row = tuple[str, str, int, str, str]
 """text, label, token, group, kind"""
 
 
-def truth(model: Any, *, subjects: int, seed: int) -> Labelled:
+def truth(
+    model: Any, *, subjects: int, seed: int, templates: Sequence[str] = tuple(TRUTH)
+) -> Labelled:
     """True and false statements about capitals, one of each for every country and template.
 
     The label is about the last token, the full stop. Groups are templates, kinds are countries.
     A false city is another country's, which is as often in a false statement as in a true one.
     """
+    unknown = [one for one in templates if one not in TRUTH]
+    if unknown or not templates:
+        asked = repr(unknown[0]) if unknown else "was asked for"
+        raise ValueError(f"no template {asked}; there are {', '.join(TRUTH)}")
     generator = derive(seed, "truth")
     countries = draw.some(list(words.CAPITALS), min(subjects, len(words.CAPITALS)), generator)
     if len(countries) < 2:
         raise ValueError(f"{subjects} subjects: a false statement needs another country; take 2")
     rows: list[_Row] = []
-    for template, text in _TRUTH.items():
+    for template in templates:
         # A rotation: every city is used once in a true and once in a false statement.
         shift = 1 + int(torch.randint(len(countries) - 1, (1,), generator=generator))
         for place, country in enumerate(countries):
             other = countries[(place + shift) % len(countries)]
             for label, city in (("true", country), ("false", other)):
-                said = text.format(country=country, city=words.CAPITALS[city])
+                said = TRUTH[template].format(country=country, city=words.CAPITALS[city])
                 rows.append((said, label, -1, template, country))
     return _labelled(model, "truth of statements", rows)
 

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -160,3 +162,56 @@ def test_an_activation_that_hardly_varies_in_a_part_does_not_stop_the_fit():
     assert fits.gradient.max() <= 1e-6
     alone = probes.fit(x[20:], examples.y[20:], l2=1e-2)
     assert_close(fits.probe(0, l2=1).weight, alone.weight, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["leace", "mean"])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_where_only_rounding_speaks_for_the_labels_the_fit_is_the_zero_probe_and_says_so(
+    method, offset
+):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(400) % 2
+    x = torch.randn(400, 40, generator=generator) + offset
+    x = x + y[:, None] * torch.randn(40, generator=generator)
+    erased = probes.eraser(x, y, method=method, shrinkage=0.1)(x)
+    assert bool((erased != erased[0]).any())
+    problems = product(_whole(400), y[None], (1e-5, 1e-3), 2)
+    found = solve(erased, problems)
+    assert found.iterations == 0
+    assert_close(found.loss, torch.full((2,), math.log(2)).double())
+    probe = probes.fit(erased, y)
+    assert not probe.weight.any() and probe.gradient == 0.0
+    assert probe.kind.endswith("zero: nothing but rounding speaks for the labels")
+    assert "zero" not in probes.fit(x, y).kind
+
+
+def test_a_weak_sign_above_rounding_is_still_fitted_to_the_optimum(reference):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(200) % 2
+    x = torch.randn(200, 4, generator=generator)
+    x = probes.leace(probes.moments(x, y))(x) + 1e-4 * y[:, None]
+    probe = probes.fit(x, y, l2=1e-3, tolerance=1e-8)
+    weight = reference(x, y, 2e-3)[1]  # in each of two rows
+    assert_close(probe.weight[0].double(), torch.from_numpy(weight[1] - weight[0]), rtol=0.01,
+                 atol=1e-6)  # fmt: skip
+
+
+@pytest.mark.parametrize("l2", [1e-6, 1e-8])
+@pytest.mark.parametrize("sign", [1e-5, 1.0])
+def test_a_small_l2_beside_a_wide_spectrum_does_not_stall_the_fit(l2, sign):
+    # Fewer examples than dimensions: a step in float32 would be rounding, uphill as often as not.
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(100) % 2
+    spectrum = torch.logspace(0, -4, 300)[:, None]
+    x = torch.randn(100, 300, generator=generator) @ (
+        torch.randn(300, 300, generator=generator) * spectrum
+    )
+    x = probes.eraser(x, y, method="mean", shrinkage=0.1)(x)
+    x = x + sign * y[:, None] * x.std(0) * torch.randn(300, generator=generator)
+    found = solve(x, product(_whole(100), y[None], (l2,), 2), most=200)
+    assert float(found.gradient) <= 1e-6
+
+
+def _whole(count):
+    train = torch.ones(1, count, dtype=torch.bool)
+    return probes.Splits(train, train, "no split")

@@ -196,6 +196,28 @@ def test_errors_of_a_treebank_name_the_line(tiny, treebank, old, new, message):
         tasks.read_conllu(tiny, treebank)
 
 
+def test_only_the_first_sentences_are_read_where_so_many_are_asked_for(tiny, treebank):
+    found = tasks.read_conllu(tiny, treebank, sentences=1)
+    assert len(found.prompts) == 1 and found.words[-1] == "."
+    with pytest.raises(ValueError, match=r"0 sentences of .* were asked for"):
+        tasks.read_conllu(tiny, treebank, sentences=0)
+
+
+def test_labels_in_too_few_groups_are_left_out_with_their_words(tiny, treebank):
+    words = tasks.read_conllu(tiny, treebank, group="sentence")
+    few = words.frequent(1)
+    assert few.words == words.words and few.label.equal(words.label)
+    with pytest.raises(ValueError, match=r"fewer than two labels are in 2 groups .*NOUN 1"):
+        words.frequent(2)
+    treebank.write_text(CONLLU.replace("Mary\tMary\tPROPN", "Mary\tMary\tNOUN"), encoding="utf-8")
+    kept = tasks.read_conllu(tiny, treebank, group="sentence").frequent(2)
+    assert kept.words == ("dogs", "have", "ball", "Mary", "laughed")
+    assert [kept.labels[one] for one in kept.label] == ["NOUN", "VERB", "NOUN", "NOUN", "VERB"]
+    assert kept.group.tolist() == kept.sentence.tolist() == [0, 0, 0, 1, 1]
+    with pytest.raises(ValueError, match="has no trees"):
+        kept.tree_depth(0)
+
+
 def test_marked_spans_are_read_from_csv_and_json_lines(tiny, tmp_path):
     csv = tmp_path / "spans.csv"
     csv.write_text("text,label,group\nThe [[dogs]] have it,plural,a\nThe [[dog]] was,singular,b\n")

@@ -1,0 +1,89 @@
+"""Does the direction that a study reads steer the model, more than random ones as long do?"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks import HookedModel, Site
+from hooks.sites import Stream
+from workbench import effects, statistics
+from workbench.metrics import Metric
+from workbench.probes.examples import Examples
+from workbench.probes.placebos import Placebos
+from workbench.probes.report import ProbeStudy
+from workbench.probes.use import Push
+from workbench.tasks import Task
+
+
+def steered(
+    study: ProbeStudy,
+    model: HookedModel,
+    task: Task,
+    examples: Examples,
+    *,
+    metric: Metric,
+    positions: Int[Tensor, " batch"],
+    layers: Sequence[int],
+    against: Placebos = Placebos("norm", 39),  # noqa: B008
+    seed: int = 0,
+) -> ProbeStudy:
+    """The study, with what pushing along the label's direction does to a metric in some layers.
+
+    The push is from the mean of class 0 to that of class 1 of `examples` (two classes), which
+    should share no group with the prompts of `task`, at `positions` of the clean prompts and one
+    layer at a time. Random pushes are as long.
+    """
+    stream: Stream = "resid_post"
+    _check(study, examples, layers)
+    generator = statistics.derive(seed, "steered")
+    cells = []
+    for layer in layers:
+        x = examples.x[examples.layers.index(layer)]
+        way = x[examples.y == 1].mean(dim=0) - x[examples.y == 0].mean(dim=0)
+        others = against.directions(against.count, x, generator=generator)
+        others = (others * way.double().norm().cpu()).to(way)
+        cells += [
+            {Site(stream, layer): Push(one).edit(positions=positions)} for one in (way, *others)
+        ]
+    found = effects.exact(model, task, cells, metrics=[metric], check=1, seed=seed)
+    every = found.effect[0].reshape(len(layers), against.count + 1, len(task))
+    effect, low, high = statistics.bounds(every[:, 0], seed=seed)
+    placebo = every[:, 1:].double().mean(dim=2)
+    p = statistics.placebo_test(effect, placebo).corrected
+    places = [study.layers.index(layer) for layer in layers]
+    return replace(
+        study,
+        steer=_spread(effect, places, study),
+        steer_low=_spread(low, places, study),
+        steer_high=_spread(high, places, study),
+        steer_p=_spread(p, places, study),
+        steer_placebo=_spread(placebo, places, study),
+        steered=f"{metric.name} ({metric.unit}) on {task.name}",
+    )
+
+
+def _spread(
+    values: Float[Tensor, "..."], places: list[int], study: ProbeStudy
+) -> Float[Tensor, "..."]:
+    """By layer of the study, NaN in those that were not steered."""
+    full = torch.full((len(study.layers), *values.shape[1:]), torch.nan)
+    full[places] = values.float().cpu()
+    return full
+
+
+def _check(study: ProbeStudy, examples: Examples, layers: Sequence[int]) -> None:
+    if examples.classes != 2:
+        raise ValueError(
+            f"{examples.classes} classes: the direction is from one class to the other, so steer "
+            "with examples of two"
+        )
+    for name, there in (("study", study.layers), ("examples", examples.layers)):
+        missing = [layer for layer in layers if layer not in there]
+        if missing or not layers:
+            raise ValueError(
+                f"layers {list(layers)} to steer, but the {name} has {list(there)}: name some of "
+                "those"
+            )
