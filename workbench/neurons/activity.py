@@ -29,7 +29,8 @@ class Activity(Result):
 
     Numbers are over all tokens but the first of each row, which attention sinks make unlike all
     others; those are in `first_mean`, `first_size` and `first_largest`. They do not depend on how
-    the corpus was batched. Gated MLPs: the product that enters W_down.
+    the corpus was batched. `stream` says what was counted; for gated MLPs "neuron" is the product
+    that enters W_down, "neuron_pre" its gate and "neuron_up" the other factor.
     """
 
     mean: Float64[Tensor, "layer neuron"] = field(metadata={"means": "mean activation"})
