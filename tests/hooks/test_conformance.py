@@ -37,7 +37,10 @@ REFUSED = {
     "Phi-3": {"q_rot": SILENT, "k_rot": SILENT},
     "GPT-NeoX": {"resid_mid": PARALLEL, "q_rot": SILENT, "k_rot": SILENT, **NOT_GATED},
     "GPT-NeoX, sequential": {"q_rot": SILENT, "k_rot": SILENT, **NOT_GATED},
-    "OPT": {"q_rot": NO_PLACE, "k_rot": NO_PLACE, "scores": HOLDS_PATTERN, "pattern": DROPPED, **NOT_GATED},
+    "OPT": {
+        "q_rot": NO_PLACE, "k_rot": NO_PLACE, "scores": HOLDS_PATTERN, "pattern": DROPPED,
+        **NOT_GATED,
+    },
     "BERT": {
         "q_rot": NO_PLACE, "k_rot": NO_PLACE, "scores": HOLDS_PATTERN, "pattern": DROPPED,
         "attn_out": NOT_ADDED, "mlp_out": NOT_ADDED, "resid_mid": NOT_ADDED, "head_out": NOT_ADDED,
