@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from dataclasses import fields
 
@@ -175,6 +176,15 @@ def test_first_tokens_are_reported_apart(small, corpus, seen, everything):
     torch.testing.assert_close(seen.first_mean, first.mean(1), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(seen.first_largest, first.abs().amax(1), rtol=1e-5, atol=1e-6)
     assert (seen.top_position != 0).all()
+
+
+def test_a_neuron_that_one_token_drives_far_beyond_all_others_is_extreme(seen):
+    few = seen.top.clone()
+    few[1, 3, 0] = 60 * seen.deviation[1, 3]
+    found = dataclasses.replace(seen, top=few)
+    assert seen.extreme == []
+    assert found.extreme == [neurons.Neuron(1, 3)]
+    assert "1 reach 50 standard deviations at other tokens, most of all 1.3 (60)" in found.sentence()
 
 
 def test_examples_are_shown_in_their_context(small, corpus, seen):
