@@ -156,10 +156,15 @@ def by_rules(examples: Sequence[Example]) -> str:
         and abs(sum(some) / len(some) - means[pair[1]]) > _DIFFERENT * largest
     }
     best = sorted(pairs, key=lambda one: (-abs(pairs[one]) * len(double[one]), one))[:_MOST]
-    said = _START + json.dumps({one: round(means[one] / largest, 2) for one in chosen})
+    shares = {one: _share(means[one], largest) for one in chosen}
+    said = _START + json.dumps({one: share for one, share in shares.items() if share})
     if best:
-        said += _AFTER + json.dumps({json.dumps(p): round(pairs[p] / largest, 2) for p in best})
+        said += _AFTER + json.dumps({json.dumps(p): _share(pairs[p], largest) for p in best})
     return said
+
+
+def _share(value: float, largest: float) -> float:
+    return round(value / largest, 2) + 0.0  # of -0.0 makes 0.0
 
 
 def follow_rules(explanation: str, tokens: Sequence[str]) -> list[float]:

@@ -184,7 +184,9 @@ def test_a_neuron_that_one_token_drives_far_beyond_all_others_is_extreme(seen):
     found = dataclasses.replace(seen, top=few)
     assert seen.extreme == []
     assert found.extreme == [neurons.Neuron(1, 3)]
-    assert "1 reach 50 standard deviations at other tokens, most of all 1.3 (60)" in found.sentence()
+    assert (
+        "1 reach 50 standard deviations at other tokens, most of all 1.3 (60)" in found.sentence()
+    )
 
 
 def test_examples_are_shown_in_their_context(small, corpus, seen):

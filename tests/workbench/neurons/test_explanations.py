@@ -134,6 +134,20 @@ def test_a_loaded_model_is_asked_and_named(talker):
     assert found.headline()["fuzzing"] == pytest.approx(float(found.fuzzing.nanmedian()))
 
 
+def test_rules_leave_out_what_predicts_nothing():
+    rows = [(["x", "cat", "dog", "cat", "owl"], [0.0, 8.0, 0.02, 8.0, -0.02])] * 3
+    said = neurons.by_rules(rows)
+    assert said == 'fires at {"cat": 1.0}'
+    assert neurons.follow_rules(said, ["x", "dog", "cat"]) == [0.0, 0.0, 1.0]
+
+
+def test_what_was_not_asked_is_a_dash_in_the_table(tiny_gqa):
+    book = neurons.atlas(tiny_gqa, corpora.passages(tiny_gqa, length=16).at_most(160), n=3, exact=1)
+    lines = book.table(3).splitlines()
+    assert "–" not in lines[1]
+    assert all("–" in line for line in lines[2:])
+
+
 def test_a_piece_is_told_from_others_by_its_strongest_token():
     truth = torch.tensor([0.0, 1.0, 0, 0, 0, 0])
     piece = torch.tensor([0, 0, 1, 1, 2, 2])
