@@ -110,7 +110,7 @@ class Endpoint:
 class _Stay(urllib.request.HTTPRedirectHandler):
     """A key goes nowhere but where it was sent: redirections are errors."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         return None
 
 
