@@ -10,7 +10,9 @@ Read       dead: stayed below 1 % of the layer's root mean square on all of the 
            a first token than anywhere else. extreme: some other token drives it to 50 standard
            deviations.
 Caveat     Dead on this text is not dead: a rare trigger may not have come by. Gated neurons are
-           never exactly zero, so being dead is a matter of a threshold.
+           never exactly zero, so being dead is a matter of a threshold. One other token that
+           the model takes for a first one (a line break early in a row) hides neurons that are
+           large at first tokens; they are extreme then.
 
     python -m experiments.dead_and_outlier_neurons --tokens 50000
 """
