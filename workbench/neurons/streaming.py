@@ -144,9 +144,9 @@ def _largest(
     activation: Float[Tensor, "row pos neuron"], prompts: Prompts, site: Site
 ) -> Float[Tensor, " neuron"]:
     """How large each neuron is anywhere but at first tokens and in padding."""
-    inside = prompts.mask.bool().clone()
-    inside[:, 0] = False
-    largest = activation.abs().float().masked_fill(~inside[..., None], 0).amax(dim=(0, 1))
+    largest, smallest = _by_row(activation, prompts.lengths)
+    # A row of one token has no other, and its extremes are infinite.
+    largest = torch.maximum(largest, -smallest).float().amax(dim=0).clamp(min=0)
     if not bool(torch.isfinite(largest).all()):
         raise FloatingPointError(f"NaN or Inf at {site}, in the first {len(prompts)} rows")
     return largest
