@@ -11,7 +11,7 @@ Caveat     They may serve the form of the question (a city comes next) rather th
            they are shared by many countries speaks for it. Completeness of the attribution is
            reported as `gap`.
 
-    python -m experiments.knowledge_neurons_capitals --prompts 32
+    python -m experiments.knowledge_neurons_capitals --prompts 32 --steps 20
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ class Config:
     """The run that is reported; every field can be overridden on the command line."""
 
     model: str = "smollm2-135m"
-    prompts: int = 32
-    steps: int = 20
+    prompts: int = 16
+    steps: int = 8  # of the integral; `gap` says whether they were enough
     threshold: float = 0.2
     shared: float = 0.7
     seed: int = 0

@@ -18,7 +18,8 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 Stream = Literal[
     "embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out",
-    "q", "k", "v", "q_rot", "k_rot", "z", "scores", "pattern", "neuron_pre", "neuron", "final",
+    "q", "k", "v", "q_rot", "k_rot", "z", "scores", "pattern",
+    "neuron_pre", "neuron_up", "neuron", "final",
 ]  # fmt: skip
 """The kinds of activation a site can name; `MEANING` says what each one is."""
 
@@ -40,6 +41,7 @@ MEANING: Mapping[Stream, str] = {
     "scores": "attention scores before the softmax, masked entries very negative",
     "pattern": "attention after the softmax; rows sum to one",
     "neuron_pre": "MLP neurons before the non-linearity (the gate, for gated MLPs)",
+    "neuron_up": "what the non-linearity's result is multiplied by (gated MLPs only)",
     "neuron": "what enters the MLP's output matrix (the product, for gated MLPs)",
     "final": "what enters the last norm",
 }
@@ -60,6 +62,7 @@ _PATHS: Mapping[Stream, str] = {
     "scores": "attn.hook_attn_scores",
     "pattern": "attn.hook_pattern",
     "neuron_pre": "mlp.hook_pre",
+    "neuron_up": "mlp.hook_pre_linear",
     "neuron": "mlp.hook_post",
     "final": "ln_final.hook_in",
 }
@@ -85,7 +88,7 @@ _AXES: Mapping[Stream, tuple[str, ...]] = {
     **dict.fromkeys(STREAMS, _VECTOR),
     **dict.fromkeys(("q", "k", "v", "q_rot", "k_rot", "z"), _PER_HEAD),
     **dict.fromkeys(("scores", "pattern"), _ATTENTION),
-    **dict.fromkeys(("neuron_pre", "neuron"), _NEURONS),
+    **dict.fromkeys(("neuron_pre", "neuron_up", "neuron"), _NEURONS),
 }
 
 _WITHOUT_LAYER: frozenset[Stream] = frozenset({"embed", "final"})

@@ -5,7 +5,8 @@ Stores `resid_post` of all layers, and compares, in one process and in turn, wit
     write            counted, planned, captured, written, checked that they are on disk
 The ratio is also given in processor time, which other programs disturb less. Then a writer is
 killed (SIGKILL) in the middle, another goes on, and every byte is compared with what a writer
-leaves that nobody disturbed. Also how long reading takes.
+leaves that nobody disturbed. Also how long reading takes, and how long it is until a small item
+is on disk to stay (its file and its row in the index, both fsynced).
 
     python -m experiments.benchmarks.store
 """
@@ -108,6 +109,16 @@ def _seconds(path: Path) -> dict[str, float]:
     return taken
 
 
+def _commit(folder: Path, *, items: int = 50) -> float:
+    """Milliseconds that it takes until a small item is on disk to stay, in the middle."""
+    shelf, taken = store.Shelf.open(folder), []
+    for number in range(items):
+        start = time.perf_counter()
+        shelf.put({f"item {number}": {"value": torch.full((1024,), float(number))}})
+        taken.append(1000 * (time.perf_counter() - start))
+    return round(median(taken), 2)
+
+
 def main(config: Config) -> None:
     """Measure, and print one JSON object as the last line."""
     print(json.dumps(measured(config)))
@@ -142,6 +153,7 @@ def measured(config: Config) -> dict[str, Any]:
         in_work = stopwatch.ratio(work, "write", "capture")
         size = sum(file.stat().st_size for file in (folder / "it" / "blobs").iterdir())
         reading = _seconds(folder / "it")
+        commit = _commit(folder / "commits")
         few = replace(config, documents=24, tokens=32, batch=4)
         identical = resumes_identically(few, folder)
     finally:
@@ -153,6 +165,7 @@ def measured(config: Config) -> dict[str, Any]:
         "resume_identical": identical,
         "gigabytes": round(size / 1e9, 3),
         **reading,
+        "commit_milliseconds": commit,
         "peak_gb": stopwatch.peak_gb(),
         "threads": torch.get_num_threads(),
     }

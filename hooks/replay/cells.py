@@ -21,7 +21,7 @@ Cell = Mapping[Site, AnyEdit | Sequence[AnyEdit]]
 _BETWEEN = ("resid_pre", "resid_post", "final")  # changed between blocks, without a hook
 _OWN_ROW = frozenset({
     "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "q_rot", "z", "scores", "pattern",
-    "neuron_pre", "neuron", "final",
+    "neuron_pre", "neuron_up", "neuron", "final",
 })  # fmt: skip
 """Streams that in the last layer reach no other position than their own."""
 

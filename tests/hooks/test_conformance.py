@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hooks import Access, Prompts, Site, conformance, edits, intervene, intervening
+from hooks import Access, Prompts, Site, capture, conformance, edits, intervene, intervening
 from hooks.conformance import audit, check_model
 from hooks.conformance.identities import adds_up
 from workbench import models
@@ -22,30 +22,34 @@ NOT_ADDED = "its blocks do not add their parts to the residual stream"
 HOLDS_PATTERN = "its hook point holds the pattern, after the softmax"
 DROPPED = "TransformerLens drops what is written there"
 NORMALISED = "the heads' sum is normalised before it joins the residual stream"
+NOT_GATED = {"neuron_up": "this architecture has no such place"}
 PARALLEL = "attention and MLP read the same input, so nothing lies between"
 
 REFUSED = {
-    "GPT-2": {"q_rot": NO_PLACE, "k_rot": NO_PLACE},
+    "GPT-2": {"q_rot": NO_PLACE, "k_rot": NO_PLACE, **NOT_GATED},
     "Llama": {},
     "Mistral": {},
     "Qwen 2": {},
     "Qwen 3": {},
     "Gemma 2": {"head_out": NORMALISED},
     "Gemma 3": {"head_out": NORMALISED},
-    "Phi": {"resid_mid": PARALLEL},
+    "Phi": {"resid_mid": PARALLEL, **NOT_GATED},
     "Phi-3": {"q_rot": SILENT, "k_rot": SILENT},
-    "GPT-NeoX": {"resid_mid": PARALLEL, "q_rot": SILENT, "k_rot": SILENT},
-    "GPT-NeoX, sequential": {"q_rot": SILENT, "k_rot": SILENT},
-    "OPT": {"q_rot": NO_PLACE, "k_rot": NO_PLACE, "scores": HOLDS_PATTERN, "pattern": DROPPED},
+    "GPT-NeoX": {"resid_mid": PARALLEL, "q_rot": SILENT, "k_rot": SILENT, **NOT_GATED},
+    "GPT-NeoX, sequential": {"q_rot": SILENT, "k_rot": SILENT, **NOT_GATED},
+    "OPT": {
+        "q_rot": NO_PLACE, "k_rot": NO_PLACE, "scores": HOLDS_PATTERN, "pattern": DROPPED,
+        **NOT_GATED,
+    },
     "BERT": {
         "q_rot": NO_PLACE, "k_rot": NO_PLACE, "scores": HOLDS_PATTERN, "pattern": DROPPED,
         "attn_out": NOT_ADDED, "mlp_out": NOT_ADDED, "resid_mid": NOT_ADDED, "head_out": NOT_ADDED,
-        "final": "the last norm does not read the residual stream",
+        "final": "the last norm does not read the residual stream", **NOT_GATED,
     },
-    "native": {"q_rot": NO_PLACE, "k_rot": NO_PLACE, "scores": HOLDS_PATTERN},
+    "native": {"q_rot": NO_PLACE, "k_rot": NO_PLACE, "scores": HOLDS_PATTERN, **NOT_GATED},
     "native, attention only": {
         "q_rot": NO_PLACE, "k_rot": NO_PLACE, "scores": HOLDS_PATTERN, "resid_mid": NO_PLACE,
-        "mlp_out": NO_PLACE, "neuron_pre": NO_PLACE, "neuron": NO_PLACE,
+        "mlp_out": NO_PLACE, "neuron_pre": NO_PLACE, "neuron": NO_PLACE, **NOT_GATED,
     },
 }  # fmt: skip
 """By hand, from the architectures' papers and from reading TransformerLens."""
@@ -80,6 +84,25 @@ def test_logits_are_exactly_those_of_the_reference_where_the_sums_are_in_the_sam
     for architecture in ("Llama", "GPT-NeoX", "Gemma 3", "Qwen 3", "BERT"):
         found = {check.name: check.measured for check in checked(architecture)[1].of("parity")}
         assert found == {"logits": 0.0, "logits, padded": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "nonlinearity"),
+    [
+        ("Llama", torch.nn.functional.silu), ("Qwen 3", torch.nn.functional.silu),
+        ("Phi-3", torch.nn.functional.silu),
+        ("Gemma 3", functools.partial(torch.nn.functional.gelu, approximate="tanh")),
+    ],
+)  # fmt: skip
+def test_a_gated_neuron_is_the_product_of_its_gate_and_what_it_is_multiplied_by(
+    architecture, nonlinearity
+):
+    model, _ = checked(architecture)
+    streams = ("neuron_pre", "neuron_up", "neuron")
+    gate, up, product = (Site(stream, 1) for stream in streams)
+    seen = capture(model, torch.arange(3, 15).reshape(2, 6), [gate, up, product])
+    assert_close(nonlinearity(seen[gate]) * seen[up], seen[product], rtol=1e-5, atol=1e-6)
+    assert not seen[gate].allclose(seen[up], atol=1e-3)
 
 
 def test_a_cut_is_refused_with_the_reason_of_the_stream_that_is_missing():

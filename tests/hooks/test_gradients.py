@@ -130,7 +130,7 @@ def test_without_a_layer_is_the_gradient_with_its_outputs_written_as_constants(a
         parts = [Site("attn_out", layer), Site("mlp_out", layer)]
         seen = capture(model, PADDED, parts)
         inside = {"attn_out", "mlp_out", "q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z",
-                  "neuron_pre", "neuron"}  # fmt: skip
+                  "neuron_pre", "neuron_up", "neuron"}  # fmt: skip
         with intervening(model, {part: edits.replace(seen[part]) for part in parts}):
             outside = [s for s in wanted if s.layer != layer or s.stream not in inside]
             outside = [s for s in outside if (s.stream, s.layer) != ("resid_mid", layer)]

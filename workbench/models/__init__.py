@@ -8,11 +8,14 @@ from workbench.models.bridge import Model, Origin, wrap
 from workbench.models.encoder import Encoder, embed, wrap_encoder
 from workbench.models.load import known, load
 from workbench.models.surgery import save
+from workbench.models.talking import Chat, Endpoint, reply
 from workbench.models.text import chat, prompts, words
 from workbench.models.untrained import untrained
 
 __all__ = [
+    "Chat",
     "Encoder",
+    "Endpoint",
     "Model",
     "Origin",
     "chat",
@@ -21,6 +24,7 @@ __all__ = [
     "load",
     "planted",
     "prompts",
+    "reply",
     "save",
     "surgery",
     "untrained",

@@ -12,6 +12,7 @@ neuron causes.
 
 from workbench.neurons.ablation import NeuronEffects, ablate_each, ablate_sets, random_sets
 from workbench.neurons.activity import Activity
+from workbench.neurons.asking import by_chat, follow_chat
 from workbench.neurons.atlas import Atlas, atlas
 from workbench.neurons.composition import Composition, composition
 from workbench.neurons.concepts import ConceptNeurons, find_concept
@@ -49,12 +50,14 @@ __all__ = [
     "ablate_sets",
     "activity",
     "atlas",
+    "by_chat",
     "by_rules",
     "composition",
     "confidence",
     "direct_effects",
     "explain",
     "find_concept",
+    "follow_chat",
     "follow_rules",
     "knowledge",
     "random_sets",

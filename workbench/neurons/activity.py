@@ -22,6 +22,9 @@ POSITIONAL = 0.5
 OUTLYING = 6.0
 """A first token is outlying when the activation there is this many times the largest elsewhere."""
 
+EXTREME = 50.0
+"""A neuron is extreme that reaches so many of its standard deviations, first tokens left out."""
+
 
 @dataclass(frozen=True, eq=False)
 class Activity(Result):
@@ -29,7 +32,8 @@ class Activity(Result):
 
     Numbers are over all tokens but the first of each row, which attention sinks make unlike all
     others; those are in `first_mean`, `first_size` and `first_largest`. They do not depend on how
-    the corpus was batched. Gated MLPs: the product that enters W_down.
+    the corpus was batched. `stream` says what was counted; for gated MLPs "neuron" is the product
+    that enters W_down, "neuron_pre" its gate and "neuron_up" the other factor.
     """
 
     mean: Float64[Tensor, "layer neuron"] = field(metadata={"means": "mean activation"})
@@ -110,6 +114,13 @@ class Activity(Result):
         ratio = self.first_largest / self.largest.double().clamp(min=1e-30)
         return [one for one in in_order(ratio) if ratio[one] >= OUTLYING]
 
+    @property
+    def extreme(self) -> list[Neuron]:
+        """The neurons that a few tokens drive far beyond all others, furthest first."""
+        reached = self.largest.double() / self.deviation.clamp(min=1e-30)
+        dead = set(self.dead)
+        return [one for one in in_order(reached) if reached[one] >= EXTREME and one not in dead]
+
     def most_positional(self, n: int | None = None) -> list[Neuron]:
         """The neurons whose activation is mostly a matter of position, strongest first."""
         return [one for one in in_order(self.positional, n) if self.positional[one] >= POSITIONAL]
@@ -159,6 +170,12 @@ class Activity(Result):
         if first:
             ratio = float(self.first_largest[first[0]]) / max(float(self.largest[first[0]]), 1e-30)
             text += f" Most extreme at first tokens: {first[0]} ({ratio:.0f} times)."
+        if extreme := self.extreme:
+            one = extreme[0]
+            text += (
+                f" {len(extreme):,} reach {EXTREME:g} standard deviations at other tokens, "
+                f"most of all {one} ({float(self.largest[one] / self.deviation[one]):.0f})."
+            )
         return text
 
     def headline(self) -> dict[str, float]:
@@ -167,6 +184,7 @@ class Activity(Result):
             "dead": float(len(self.dead)),
             "positional": float(len(self.most_positional())),
             "outlying_first": float(len(self.outlying_first)),
+            "extreme": float(len(self.extreme)),
             "positive": float(self.positive.mean()),
             "sparsity": float(self.sparsity.nanmean()),
         }

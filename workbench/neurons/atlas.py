@@ -1,5 +1,6 @@
 """All neurons of a model at a glance, and a page's worth on each of some of them."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,12 @@ class Atlas(Result):
         metadata={"means": "how well its explanation predicts it, held out"}
     )
     null: Float[Tensor, " cell"] = field(metadata={"means": "how well others' explanations do"})
+    detection: Float[Tensor, " cell"] = field(
+        metadata={"means": "does it say in which pieces of text it fires? 0.5: no"}
+    )
+    fuzzing: Float[Tensor, " cell"] = field(
+        metadata={"means": "does it say at which tokens of them? 0.5: no"}
+    )
     loss: Float[Tensor, " cell"] = field(
         metadata={"means": "change of the mean log-probability when mean-ablated"}
     )
@@ -105,7 +112,7 @@ class Atlas(Result):
             )
             lines.append(
                 f"{one!s:<10}{float(self.kinds[at]):>7.1f}{float(self.score[at]):>7.2f}"
-                f"{float(self.loss[at]):>+9.4f}  {fires} / {promotes}"
+                f"{_shown(float(self.loss[at])):>9}  {fires} / {promotes}"
             )
         return "\n".join(lines)
 
@@ -127,7 +134,7 @@ def atlas(
     chosen = seen.sparsest(n)
     traced = traces(model, corpus, chosen)
     fires = triggers(model, corpus, chosen, k=_WORDS, seen=traced)
-    said = explaining.explain(model, corpus, chosen, seen=traced)
+    said = explaining.explain(model, corpus, chosen, seen=traced, seed=seed)
     loss = torch.full((len(chosen),), torch.nan)
     if exact:
         few = corpus.chosen(range(min(rows, len(corpus))))
@@ -140,12 +147,17 @@ def atlas(
         positional=seen.positional.float(), largest=seen.largest,
         first_largest=seen.first_largest.float(), chosen=torch.tensor(chosen),
         histogram=seen.histogram[where], reach=seen.reach[where], kinds=fires.kinds,
-        selectivity=fires.selectivity, score=said.score.float(), null=said.null.float(), loss=loss,
+        selectivity=fires.selectivity, score=said.score.float(), null=said.null.float(),
+        detection=said.detection.float(), fuzzing=said.fuzzing.float(), loss=loss,
         explanation=said.explanation, contexts=_contexts(model, corpus, seen, chosen),
         tokens=[words(model, ids[ids != NO_TOKEN]) for ids in fires.token],
         promoted=promoted, suppressed=suppressed, dead=len(seen.dead), unit="nats per token",
         **grounds.of_corpus(model, corpus),
     )  # fmt: skip
+
+
+def _shown(loss: float) -> str:
+    return "–" if math.isnan(loss) else f"{loss:+.4f}"
 
 
 def _contexts(model: Any, corpus: Corpus, seen: Activity, chosen: list[Neuron]) -> list[list[str]]:

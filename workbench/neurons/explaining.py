@@ -2,8 +2,8 @@
 
 An explainer sees a neuron's activations on some text and says in words what it fires at; a
 simulator sees those words and new text, and says how strongly the neuron would fire. Both are any
-functions of the shapes below, a chat model's included; the ones here need no model. A score is
-the correlation of prediction and truth on text that the explainer has not seen.
+functions of the shapes below; the ones here need no model, those of `asking` are chat models. A
+score is the correlation of prediction and truth on text that the explainer has not seen.
 """
 
 import json
@@ -20,14 +20,13 @@ from torch import Tensor
 from hooks import HookedModel
 from workbench.corpora import Corpus
 from workbench.models import words
-from workbench.neurons import grounds
+from workbench.neurons import grounds, scoring
+from workbench.neurons.asking import Example
 from workbench.neurons.naming import Neuron
+from workbench.neurons.scoring import correlation
 from workbench.neurons.tracing import Traces, traces
 from workbench.results import Result
-from workbench.statistics import auroc
-
-Example = tuple[list[str], list[float]]
-"""The tokens of a row of text, and the neuron's activation at each; the first token's is 0."""
+from workbench.statistics import derive
 
 Explainer = Callable[[Sequence[Example]], str]
 """From what the neuron did on some rows to what it fires at, in words."""
@@ -44,16 +43,19 @@ class Explained(Result):
     """How well an explanation in words predicts a neuron on text it was not made from.
 
     `score` is Pearson's correlation of simulated and true activations; 1 is perfect. `null` is
-    the mean score of explanations of other neurons of the same list, `detection` the chance that
-    the simulation orders a token where the neuron fires above one where it does not (0.5: none).
+    the mean score of explanations of other neurons of the same list. `detection` and `fuzzing` are
+    chances that the simulation tells right from wrong, 0.5 says nothing: pieces of text where the
+    neuron fires from others, and its tokens in such a piece from as many others there.
     """
 
     neurons: Int[Tensor, "cell part"] = field(metadata={"means": "layer and number"})
     score: Float[Tensor, " cell"] = field(metadata={"means": "correlation, held out"})
     null: Float[Tensor, " cell"] = field(metadata={"means": "the same for others' explanations"})
-    detection: Float[Tensor, " cell"] = field(metadata={"means": "area under the ROC curve"})
+    detection: Float[Tensor, " cell"] = field(metadata={"means": "does it fire in this piece?"})
+    fuzzing: Float[Tensor, " cell"] = field(metadata={"means": "are the right tokens marked?"})
     explanation: list[str] = field(metadata={"axis": "cell"})
     explainer: str
+    simulator: str
     task: str
     task_digest: str
     model: str
@@ -63,25 +65,34 @@ class Explained(Result):
         """What was found, in a sentence."""
         best = int(self.score.argmax())
         return (
-            f"Explanations by {self.explainer} of {len(self.score)} neurons of {self.model} score "
-            f"{float(self.score.median()):.2f} in the median on held-out text of {self.task} "
-            f"(others' explanations {float(self.null.median()):.2f}). Best: neuron "
-            f"{Neuron(*self.neurons[best].tolist())} ({float(self.score[best]):.2f}), "
-            f"{self.explanation[best]}."
+            f"Explanations by {self.explainer} of {len(self.score)} neurons of {self.model}, "
+            f"followed by {self.simulator}, score {float(self.score.median()):.2f} in the median "
+            f"on held-out text of {self.task} (others' explanations "
+            f"{float(self.null.median()):.2f}); detection {float(self.detection.nanmedian()):.2f}, "
+            f"fuzzing {float(self.fuzzing.nanmedian()):.2f} (chance 0.50). Best: neuron "
+            f"{Neuron(*self.neurons[best].tolist())} ({float(self.score[best]):.2f}): "
+            f"{self.explanation[best].rstrip('.')}."
         )
 
     def headline(self) -> dict[str, float]:
-        """Median score and null."""
-        return {"score": float(self.score.median()), "null": float(self.null.median())}
+        """Median scores and null."""
+        return {
+            "score": float(self.score.median()), "null": float(self.null.median()),
+            "detection": float(self.detection.nanmedian()),
+            "fuzzing": float(self.fuzzing.nanmedian()),
+        }  # fmt: skip
 
     def table(self, n: int = 15) -> str:
         """The best explained neurons as text."""
         order = self.score.argsort(descending=True, stable=True)[:n].tolist()
-        lines = [f"{'neuron':<10}{'score':>7}{'others':>8}  explanation"]
+        lines = [
+            f"{'neuron':<10}{'score':>7}{'others':>8}{'detection':>11}{'fuzzing':>9}  explanation"
+        ]
         for at in order:
             lines.append(
                 f"{Neuron(*self.neurons[at].tolist())!s:<10}{float(self.score[at]):>7.2f}"
-                f"{float(self.null[at]):>8.2f}  {self.explanation[at][:80]}"
+                f"{float(self.null[at]):>8.2f}{float(self.detection[at]):>11.2f}"
+                f"{float(self.fuzzing[at]):>9.2f}  {self.explanation[at][:80]}"
             )
         return "\n".join(lines)
 
@@ -95,12 +106,14 @@ def explain(
     simulator: Simulator | None = None,
     others: int = 5,
     seen: Traces | None = None,
+    seed: int = 0,
 ) -> Explained:
     """Explain `neurons` from one half of the documents of `corpus` and score them on the other.
 
     Without an explainer the rules here are used: which tokens, and which pairs, it fires at.
     `others` explanations of other neurons of the list make the null; with one neuron it is NaN.
-    Where the neurons were traced on this corpus already, `seen` saves a pass.
+    Where the neurons were traced on this corpus already, `seen` saves a pass. `seed` draws the
+    wrong marks of `fuzzing`.
     """
     says, simulates = explainer or by_rules, simulator or follow_rules
     seen = seen or traces(model, corpus, neurons)
@@ -112,13 +125,11 @@ def explain(
     for text in texts:
         kept.setdefault(text, _simulated(simulates, text, rows))
     truth = [seen.of(one)[held].double() for one in seen.neurons]
-    score = [correlation(kept[text], true) for text, true in zip(texts, truth, strict=True)]
     null = [_null(at, texts, truth[at], kept, others) for at in range(len(texts))]
+    scores = _scores(seen, held, [kept[text] for text in texts], truth, seed)
     return Explained(
-        neurons=torch.tensor(seen.neurons), score=torch.tensor(score), null=torch.tensor(null),
-        detection=torch.tensor([_detection(kept[t], v) for t, v in zip(texts, truth, strict=True)]),
-        explanation=texts, explainer=getattr(says, "__name__", type(says).__name__),
-        **grounds.of_corpus(model, corpus),
+        neurons=torch.tensor(seen.neurons), **scores, null=torch.tensor(null), explanation=texts,
+        explainer=_name(says), simulator=_name(simulates), **grounds.of_corpus(model, corpus),
     )  # fmt: skip
 
 
@@ -145,10 +156,15 @@ def by_rules(examples: Sequence[Example]) -> str:
         and abs(sum(some) / len(some) - means[pair[1]]) > _DIFFERENT * largest
     }
     best = sorted(pairs, key=lambda one: (-abs(pairs[one]) * len(double[one]), one))[:_MOST]
-    said = _START + json.dumps({one: round(means[one] / largest, 2) for one in chosen})
+    shares = {one: _share(means[one], largest) for one in chosen}
+    said = _START + json.dumps({one: share for one, share in shares.items() if share})
     if best:
-        said += _AFTER + json.dumps({json.dumps(p): round(pairs[p] / largest, 2) for p in best})
+        said += _AFTER + json.dumps({json.dumps(p): _share(pairs[p], largest) for p in best})
     return said
+
+
+def _share(value: float, largest: float) -> float:
+    return round(value / largest, 2) + 0.0  # of -0.0 makes 0.0
 
 
 def follow_rules(explanation: str, tokens: Sequence[str]) -> list[float]:
@@ -166,11 +182,18 @@ def follow_rules(explanation: str, tokens: Sequence[str]) -> list[float]:
     return found
 
 
-def correlation(one: Float[Tensor, " token"], other: Float[Tensor, " token"]) -> float:
-    """Pearson's; 0 where one of the two is constant, which predicts nothing."""
-    a, b = one.double() - one.double().mean(), other.double() - other.double().mean()
-    size = float(a.norm() * b.norm())
-    return float(a @ b) / size if size > 1e-12 else 0.0
+def _scores(
+    seen: Traces, held: Tensor, simulated: list[Tensor], truth: list[Tensor], seed: int
+) -> dict[str, Float[Tensor, " cell"]]:
+    """What each neuron's own explanation scores on held-out text."""
+    piece, count = scoring.pieces(seen.row[held], seen.position[held])
+    found: dict[str, list[float]] = {"score": [], "detection": [], "fuzzing": []}
+    for neuron, guess, true in zip(seen.neurons, simulated, truth, strict=True):
+        draws = derive(seed, "fuzzing", str(neuron))
+        found["score"].append(correlation(guess, true))
+        found["detection"].append(scoring.detection(guess, true, piece, count))
+        found["fuzzing"].append(scoring.fuzzing(guess, true, piece, generator=draws))
+    return {name: torch.tensor(values) for name, values in found.items()}
 
 
 def _null(
@@ -184,12 +207,8 @@ def _null(
     return sum(scores) / len(scores) if scores else float("nan")
 
 
-def _detection(simulated: Tensor, truth: Tensor) -> float:
-    firing = truth > 0.2 * float(truth.max())
-    firing &= truth > 0
-    if not bool(firing.any()) or bool(firing.all()):
-        return float("nan")
-    return auroc(simulated, firing)
+def _name(of: Any) -> str:
+    return str(getattr(of, "name", None) or getattr(of, "__name__", type(of).__name__))
 
 
 def _strings(model: Any, seen: Traces) -> dict[int, str]:

@@ -1,10 +1,13 @@
 """What a neuron is called."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Neurons = Literal["neuron", "neuron_pre", "neuron_up"]
+"""Where neurons are looked at: what they give; before the non-linearity; what that multiplies."""
 
 
 class Neuron(NamedTuple):

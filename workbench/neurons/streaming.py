@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from workbench.corpora import Corpus
 from workbench.neurons import counts, grounds, moments
 from workbench.neurons.activity import Activity
 from workbench.neurons.extremes import Apart, Extremes
+from workbench.neurons.naming import Neurons
 
 _CALIBRATION = 8  # rows of the corpus that say how wide histograms are made
 
@@ -25,15 +26,16 @@ def activity(
     *,
     k: int = 20,
     apart: Apart = "documents",
-    stream: Literal["neuron", "neuron_pre"] = "neuron",
+    stream: Neurons = "neuron",
     batch_size: int = 16,
 ) -> Activity:
     """What all neurons of `model` do on `corpus`, in one pass and constant memory.
 
     k           how many of the largest and of the smallest activations are kept of each neuron
     apart       "documents": each document gives a neuron at most one of them; "rows": each row
-    stream      "neuron": what enters the MLP's output matrix. "neuron_pre": what is before the
-                non-linearity (the gate, for gated MLPs)
+    stream      "neuron": what enters the MLP's output matrix, for gated MLPs the product of the
+                two that follow. "neuron_pre": what is before the non-linearity (the gate).
+                "neuron_up": what its result is multiplied by (gated MLPs only)
     batch_size  rows at a time; the numbers are the same bits for any, but for what the model
                 itself makes of another batch
     """
@@ -142,9 +144,9 @@ def _largest(
     activation: Float[Tensor, "row pos neuron"], prompts: Prompts, site: Site
 ) -> Float[Tensor, " neuron"]:
     """How large each neuron is anywhere but at first tokens and in padding."""
-    inside = prompts.mask.bool().clone()
-    inside[:, 0] = False
-    largest = activation.abs().float().masked_fill(~inside[..., None], 0).amax(dim=(0, 1))
+    largest, smallest = _by_row(activation, prompts.lengths)
+    # A row of one token has no other, and its extremes are infinite.
+    largest = torch.maximum(largest, -smallest).float().amax(dim=0).clamp(min=0)
     if not bool(torch.isfinite(largest).all()):
         raise FloatingPointError(f"NaN or Inf at {site}, in the first {len(prompts)} rows")
     return largest

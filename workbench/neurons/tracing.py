@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import HookedModel, Prompts, Site, visit
 from workbench.corpora import Corpus
 from workbench.neurons import grounds
-from workbench.neurons.naming import Neuron, by_layer
+from workbench.neurons.naming import Neuron, Neurons, by_layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +45,14 @@ def traces(
     corpus: Corpus,
     neurons: Sequence[tuple[int, int]],
     *,
+    stream: Neurons = "neuron",
     batch_size: int = 16,
 ) -> Traces:
-    """Every activation of some neurons; memory grows with tokens times neurons."""
+    """Every activation of some neurons; memory grows with tokens times neurons.
+
+    stream  "neuron": what they give, for gated MLPs the product. "neuron_pre" and "neuron_up" are
+            what it is made of: the gate before its non-linearity, and what that multiplies
+    """
     grounds.matches(model, corpus)
     listed = [Neuron(*one) for one in neurons]
     layers = by_layer(listed)
@@ -61,7 +66,7 @@ def traces(
             some = activation[..., layers[site.layer]].cpu()
             parts[site.layer].append(some[inside].float())
 
-        visit(model, batch, [Site("neuron", layer) for layer in layers], show)
+        visit(model, batch, [Site(stream, layer) for layer in layers], show)
     joined = torch.cat([torch.cat(parts[layer]) for layer in layers], dim=1)
     order = [Neuron(layer, one) for layer, some in layers.items() for one in some]
     columns = torch.tensor([order.index(one) for one in listed])

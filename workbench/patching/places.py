@@ -16,7 +16,7 @@ Over = Literal["position", "role", "head", "neuron", "all"]
 """What the columns of a map are: tokens, roles of the task, heads, neurons; or one for all."""
 
 _PER_HEAD = ("q", "k", "v", "q_rot", "k_rot", "z", "scores", "pattern")
-_NEURONS = ("neuron", "neuron_pre")
+_NEURONS = ("neuron", "neuron_pre", "neuron_up")
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,9 +20,12 @@ _COLUMNS = ("neuron", "fires at", "promotes", "kinds of token", "score", "others
 _STYLE = """
 .atlas { font: 14px/1.45 system-ui, sans-serif; color: #222; }
 .atlas input { font: inherit; padding: .3em .5em; width: 22em; max-width: 100%; }
-.atlas table { border-collapse: collapse; margin: .6em 0; }
-.atlas th { text-align: left; cursor: pointer; border-bottom: 1px solid #6b6b6b; }
-.atlas th, .atlas td { padding: .2em .8em .2em 0; vertical-align: top; }
+.atlas .index { overflow-x: auto; }
+.atlas table { border-collapse: collapse; margin: .6em 0; width: 100%; font-size: 12px; }
+.atlas th { cursor: pointer; border-bottom: 1px solid #6b6b6b; }
+.atlas th, .atlas td { padding: .2em .6em .2em 0; vertical-align: top; text-align: left; }
+.atlas td:nth-child(n+4), .atlas th:nth-child(n+4) { text-align: right; }
+.atlas td code { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 11px; }
 .atlas section { border-top: 1px solid #e3e3e3; padding: .4em 0; }
 .atlas mark { background: #f4d9a8; }
 .atlas .context { font-family: ui-monospace, monospace; white-space: pre-wrap; font-size: 12px; }
@@ -66,7 +69,8 @@ def atlas_fragment(result: Atlas) -> str:
         f"<p>{escape(result.sentence())}</p>"
         '<p><input type="search" placeholder="search neurons, tokens, contexts" '
         'aria-label="search"></p>'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{pages}"
+        f'<div class="index"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        f"</div>{pages}"
         f"<script>{_SCRIPT.replace('ID', name)}</script></div>"
     )
 
@@ -102,8 +106,9 @@ def _page(result: Atlas, at: int, name: str) -> str:
     return (
         f'<section id="{name}-{at}"><h3>Neuron {result.neurons[at]}</h3>'
         f"<p>{escape(result.explanation[at])}<br>score {_number(float(result.score[at]))}, others' "
-        f"{_number(float(result.null[at]))}; loss {_number(float(result.loss[at]))} "
-        f"{escape(result.unit)}</p>"
+        f"{_number(float(result.null[at]))}; detection {_number(float(result.detection[at]))}, "
+        f"fuzzing {_number(float(result.fuzzing[at]))} (0.5: chance)<br>"
+        f"loss {_number(float(result.loss[at]))} {escape(result.unit)}</p>"
         f"<p>fires at {_words(result.tokens[at])}<br>promotes {_words(result.promoted[at])}<br>"
         f"suppresses {_words(result.suppressed[at])}</p>"
         f"{_histogram(result, at)}{contexts}</section>"

@@ -192,9 +192,9 @@ def _scores(ax: Axes, names: Sequence[str], score: np.ndarray, null: np.ndarray)
     ordered = [str(names[at]) for at in order.tolist()]
     bars(ax, ordered, score[order], colors=[BLUE] * len(names))
     place = np.arange(min(len(names), _MOST))
-    ax.plot(null[order][: len(place)], place, "o", color=OCHRE, markersize=4, label="others'")
-    ax.set(xlabel="correlation with the truth, held out", title="how well its explanation predicts")
-    ax.legend(loc="lower right")
+    ax.plot(null[order][: len(place)], place, "o", color=OCHRE, markersize=4)
+    ax.set(xlabel="correlation with the truth, held out")
+    ax.set_title("how well its explanation predicts\n(dots: explanations of other neurons)")
 
 
 def _null_space(ax: Axes, result: Confidence) -> None:

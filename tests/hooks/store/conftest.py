@@ -125,20 +125,23 @@ class Nursery:
         self.acknowledged = []
         return [int(child) for child in self._until("started")]
 
-    def wait(self) -> list[str]:
-        """The keys that were acknowledged, when all writers have ended, none by an error."""
+    def wait(self, *, ends: int = signal.SIGKILL) -> list[str]:
+        """The keys that were acknowledged, when all writers have ended, well or as they may."""
         self.statuses = [int(status) for status in self._until("ended")]
-        assert set(self.statuses) <= {0, signal.SIGKILL}
+        assert set(self.statuses) <= {0, ends}
         return self.acknowledged
 
-    def kill(self, path: Path, keys: list[str], *, after: float) -> list[str]:
-        """The keys that a writer acknowledged before it was killed, a while after the first."""
+    def kill(
+        self, path: Path, keys: list[str], *, after: float, by: int = signal.SIGKILL
+    ) -> list[str]:
+        """The keys that a writer acknowledged before a signal, a while after the first."""
         (child,) = self.start(path, keys)
         self.acknowledged += self._until("put")
         time.sleep(after)
         with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        return self.wait()
+            os.kill(child, by)
+        # Python makes an exception of this one, and the writer leaves with status 1.
+        return self.wait(ends=1 << 8 if by == signal.SIGINT else by)
 
     def end(self) -> None:
         """Kill everything that was started here and is still there."""

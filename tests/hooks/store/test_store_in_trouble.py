@@ -2,8 +2,10 @@
 
 import errno
 import random
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -172,6 +174,23 @@ def test_a_writer_killed_at_some_steps_ends_with_the_same_bytes(tmp_path, writer
         writers.wait()
         assert on_disk(path) == uninterrupted
         assert not list((path / "partial").iterdir())
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_writer_that_is_told_to_stop_does_and_the_next_one_goes_on(
+    tmp_path, writers, uninterrupted, by
+):
+    rng, stopped = random.Random(1), 0
+    for number in range(6):
+        path = tmp_path / str(number)
+        before, after = time.monotonic(), rng.uniform(0.0, 0.05)
+        stopped += "done" not in writers.kill(path, KEYS, after=after, by=by)
+        assert time.monotonic() - before < 5 + after
+        writers.start(path, KEYS)
+        writers.wait()
+        assert on_disk(path) == uninterrupted
+        assert not list((path / "partial").iterdir())
+    assert stopped
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from dataclasses import fields
 
@@ -177,6 +178,17 @@ def test_first_tokens_are_reported_apart(small, corpus, seen, everything):
     assert (seen.top_position != 0).all()
 
 
+def test_a_neuron_that_one_token_drives_far_beyond_all_others_is_extreme(seen):
+    few = seen.top.clone()
+    few[1, 3, 0] = 60 * seen.deviation[1, 3]
+    found = dataclasses.replace(seen, top=few)
+    assert seen.extreme == []
+    assert found.extreme == [neurons.Neuron(1, 3)]
+    assert (
+        "1 reach 50 standard deviations at other tokens, most of all 1.3 (60)" in found.sentence()
+    )
+
+
 def test_examples_are_shown_in_their_context(small, corpus, seen):
     layer, neuron = seen.sparsest(1)[0]
     line = seen.examples(small, corpus, (layer, neuron), n=1)[0]
@@ -187,11 +199,29 @@ def test_examples_are_shown_in_their_context(small, corpus, seen):
         seen.examples(small, corpus.at_most(100), (layer, neuron))
 
 
-def test_the_gate_of_a_gated_mlp_can_be_counted_too(tiny_gqa, everything):
+@pytest.mark.parametrize("stream", ["neuron_pre", "neuron_up"])
+def test_what_a_gated_neuron_is_made_of_can_be_counted_too(tiny_gqa, everything, stream):
     corpus = corpora.passages(tiny_gqa, length=24)
-    seen = neurons.activity(tiny_gqa, corpus, k=1, stream="neuron_pre")
-    gate = real(corpus, everything(tiny_gqa, corpus, "neuron_pre"))[0]
-    torch.testing.assert_close(seen.top[..., 0], gate.amax(1), rtol=1e-5, atol=1e-5)
+    seen = neurons.activity(tiny_gqa, corpus, k=1, stream=stream)
+    part = real(corpus, everything(tiny_gqa, corpus, stream))[0]
+    torch.testing.assert_close(seen.top[..., 0], part.amax(1), rtol=1e-5, atol=1e-5)
+    assert seen.stream == stream
+
+
+def test_gate_and_up_of_chosen_neurons_multiply_to_what_they_give(tiny_gqa):
+    corpus, some = corpora.passages(tiny_gqa, length=24).at_most(200), [(0, 3), (1, 5)]
+    gate, up, product = (
+        neurons.traces(tiny_gqa, corpus, some, stream=stream).value
+        for stream in ("neuron_pre", "neuron_up", "neuron")
+    )
+    made = torch.nn.functional.silu(gate) * up
+    torch.testing.assert_close(made, product, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_without_gates_says_so(tiny):
+    corpus = corpora.passages(tiny, length=24).at_most(100)
+    with pytest.raises(ValueError, match="neuron_up cannot be read in GPT2"):
+        neurons.activity(tiny, corpus, stream="neuron_up")
 
 
 def test_a_result_can_be_written_down_and_read_back(tiny, tmp_path):

@@ -123,7 +123,11 @@ def test_a_sweep_that_was_kept_is_read_back(tiny_gqa, task, tmp_path):
     [
         ("resid_post", {"over": "heads"}, "no axis 'heads': a sweep is over position, role, head"),
         ("resid_pre", {"over": "head"}, "resid_pre has no heads; those that have are q, k, v"),
-        ("z", {"over": "neuron"}, "z has no neurons; those that have are neuron, neuron_pre"),
+        (
+            "z",
+            {"over": "neuron"},
+            "z has no neurons; those that have are neuron, neuron_pre, neuron_up",
+        ),
         ("embed", {}, "embed exists once; a sweep is over layers: take resid_pre 0"),
         ("z", {"direction": "restore"}, "no direction 'restore'; there are 'denoise' and 'noise'"),
         ("z", {"source": "median"}, "no source 'median'; there are 'counterfactual'"),
