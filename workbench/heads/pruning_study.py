@@ -131,7 +131,7 @@ def study_pruning(
     change = statistics.estimate(after - before, seed=seed)
     return PruningStudy(
         curve=found,
-        costs=costs(model, small, seed=seed),
+        costs=costs(model, small, rounds=3, seed=seed),
         removed=choice.heads,
         order=choice.order,
         measure=choice.measure,
