@@ -9,7 +9,7 @@ from workbench.models.encoder import Encoder, embed, wrap_encoder
 from workbench.models.load import known, load
 from workbench.models.surgery import save
 from workbench.models.text import chat, prompts, words
-from workbench.models.untrained import untrained
+from workbench.models.untrained import redrawn, untrained
 
 __all__ = [
     "Encoder",
@@ -21,6 +21,7 @@ __all__ = [
     "load",
     "planted",
     "prompts",
+    "redrawn",
     "save",
     "surgery",
     "untrained",
