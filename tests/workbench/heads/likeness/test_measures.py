@@ -1,6 +1,7 @@
 """Measures of likeness and their chance limits, by definition and by hand."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -69,16 +70,33 @@ def gram(x):
     return outputs.grams(x[None], torch.eye(x.shape[1]).double()[None])
 
 
-def test_unrelated_outputs_are_unlike_though_the_plain_measure_says_otherwise():
+def plain_cka(x, y):
+    """Kornblith et al. 2019, equation 5."""
+    x, y = (one - one.mean(0) for one in (x, y))
+    return (y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "tokens", "draws", "plain"),
+    [
+        ((32, 32), 64, 40, 1 / 3),  # twice as many tokens as dimensions
+        ((32, 19), 64, 40, 0.276),  # sqrt(32 x 19) / sqrt((64 + 32) (64 + 19))
+        ((8, 8), 800, 60, 1 / 101),  # a hundred times as many
+    ],
+)
+def test_unrelated_outputs_are_unlike_though_the_plain_measure_says_otherwise(
+    dimensions, tokens, draws, plain
+):
+    """By hand: ||Y^T X||^2 is n d e on average, ||X^T X||^2 is n d (n + d)."""
     generator = torch.Generator().manual_seed(0)
-    plain, ours = [], []
-    for _ in range(10):
-        x, y = torch.randn(2, 128, 64, generator=generator).double()
-        ours.append(outputs.cka(gram(x), gram(y))[0, 0])
-        a, b = (one - one.mean(0) for one in (x, y))
-        plain.append((b.T @ a).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm()))
-    assert 0.25 < torch.stack(plain).mean() < 0.4  # at twice as many tokens as dimensions
-    assert abs(torch.stack(ours).mean()) < 0.01
+    theirs, ours = [], []
+    for _ in range(draws):
+        x, y = (torch.randn(tokens, one, generator=generator).double() for one in dimensions)
+        theirs.append(float(plain_cka(x, y)))
+        ours.append(float(outputs.cka(gram(x), gram(y))[0, 0]))
+    assert statistics.fmean(theirs) == pytest.approx(plain, rel=0.05)
+    assert abs(statistics.fmean(ours)) < 0.1 * plain
+    assert abs(statistics.fmean(ours)) < 4 * statistics.stdev(ours) / draws**0.5
 
 
 def test_similarity_of_outputs_by_its_definition():
