@@ -48,6 +48,15 @@ def test_a_head_that_counts_on_is_a_successor_head_and_one_that_copies_is_not():
     assert_close(found.null[0], torch.tensor((6 / 6 + 8 / 8) / 14).double())
 
 
+def test_heads_that_say_anything_count_on_as_often_as_they_should(most_by_chance):
+    generator, group = torch.Generator().manual_seed(0), ["days"] * 6 + ["letters"] * 8
+    wrong = 0
+    for family in range(60):
+        logits = torch.randn(8, 14, 14, generator=generator).double()
+        wrong += bool((successors.judged(logits, group, seed=family).p <= 0.05).any())
+    assert wrong <= most_by_chance(60)
+
+
 def test_orders_are_what_the_tokenizer_can_spell(default_model):
     orders = successors.Orders.of(default_model)
     names = models.words(default_model, torch.stack([orders.token, orders.next], dim=1))
