@@ -22,7 +22,10 @@ class HeadEffects(Importance):
 
     `p` is corrected for testing every head at once (max-statistic over sign flips, Westfall
     & Young 1993): the chance that any head of a model in which no head matters looks as
-    strong. `low` and `high` bound each head's own mean effect, uncorrected.
+    strong. The null is that each prompt's changes are as likely to be up as down, as they are
+    where answers and foils are exchanged at random; a model with random weights need not meet it,
+    since its heads too change the metric of the prompts that were drawn. `low` and `high` bound
+    each head's own mean effect, uncorrected.
     """
 
     effect: Float[Tensor, "layer head"] = field(metadata={"means": "mean change in the metric"})

@@ -1,5 +1,6 @@
 """Groups of heads that stand in for each other, and how far the prompts agree on them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -145,11 +146,14 @@ def cluster_alike(
 ) -> Clusters:
     """Cluster heads by how alike they are, the one whose loss alone costs most being kept first.
 
-    Heads that do not compare, as those that write nothing, stand alone.
+    By "attention" likeness is 1 - D / log 2, log 2 being the largest divergence that there is;
+    heads that rest on the first token differ little, so that they are alike however the rest of
+    their attention lies. Heads that do not compare, as those that write nothing, stand alone.
     """
+    same = alike.alike(by)
     if by == "attention":
-        raise ValueError("a divergence is no share of likeness: cluster by 'output' or a space")
-    same = alike.alike(by).nan_to_num(0.0).clamp(min=0.0, max=1.0).fill_diagonal_(1.0)
+        same = 1 - alike.divergence / math.log(2)
+    same = same.nan_to_num(0.0).clamp(min=0.0, max=1.0).fill_diagonal_(1.0)
     importance = torch.stack([-alone.effect[head] for head in alike.heads])
     return cluster(same, alike.heads, source=f"likeness of {by}", importance=importance, cut=cut)
 

@@ -10,7 +10,7 @@ from workbench.models.load import known, load
 from workbench.models.surgery import save
 from workbench.models.talking import Chat, Endpoint, reply
 from workbench.models.text import chat, prompts, words
-from workbench.models.untrained import untrained
+from workbench.models.untrained import redrawn, untrained
 
 __all__ = [
     "Chat",
@@ -24,6 +24,7 @@ __all__ = [
     "load",
     "planted",
     "prompts",
+    "redrawn",
     "reply",
     "save",
     "surgery",

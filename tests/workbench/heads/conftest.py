@@ -1,9 +1,11 @@
 import functools
 
 import pytest
+import torch
+from scipy import stats
 
 from workbench import models, tasks
-from workbench.models import planted
+from workbench.models import planted, tiny
 
 
 @functools.cache
@@ -16,3 +18,23 @@ def _loaded(name: str, prompts: int):
 def loaded():
     """`loaded(name)`: a planted model, prompts of its task, and what was planted."""
     return lambda name, *, prompts=6: _loaded(name, prompts)
+
+
+def _never_trained(name: str, seed: int) -> models.Model:
+    like = models.load(name)
+    with torch.random.fork_rng(devices=[]):
+        fresh = type(like.original_model)(like.original_model.config)
+    tiny.fill(fresh, torch.Generator().manual_seed(10_000 + seed))
+    return models.wrap(fresh, like.tokenizer)
+
+
+@pytest.fixture(scope="session")
+def never_trained():
+    """`never_trained("tiny", 3)`: a model of that shape with random weights of its own."""
+    return _never_trained
+
+
+@pytest.fixture(scope="session")
+def most_by_chance():
+    """`most_by_chance(n)`: what of n tests at 5 % come out with a chance of 1 in 200 or more."""
+    return lambda count, level=0.05: int(stats.binom.isf(0.005, count, level))

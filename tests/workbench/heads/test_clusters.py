@@ -100,3 +100,40 @@ def test_distances_are_one_minus_the_similarity():
 def test_what_is_no_similarity_of_these_heads_is_refused(similarity, message):
     with pytest.raises(ValueError, match=message):
         heads.cluster(similarity, SIX, source="nothing", importance=torch.zeros(len(similarity)))
+
+
+@pytest.fixture(scope="module")
+def copies(loaded):
+    model, task, truth = loaded("duplicate", prompts=24)
+    alike = heads.similarity(model, task)
+    alone = heads.ablate_each(model, task, metric=metrics.logit_diff)
+    return alike, alone, truth.roles
+
+
+def partition(every, *groups):
+    """Numbers of clusters: one for each group, one for each head that is in none."""
+    own = [{head} for head in every if not any(head in group for group in groups)]
+    return np.array([next(n for n, g in enumerate([*groups, *own]) if one in g) for one in every])
+
+
+def test_planted_copies_are_one_cluster_by_attention_as_the_adjusted_rand_index_says(copies):
+    alike, alone, roles = copies
+    found = heads.cluster_alike(alike, alone, by="attention")
+    looking = {*roles["induction"], *roles["same pattern"]}
+    nowhere = {*roles["orthogonal"], *roles["silent"]}  # attend evenly
+    truth = partition(alike.heads, looking, nowhere)
+    assert adjusted_rand(found.cluster.numpy(), truth) == 1
+    assert any(set(group) == looking for group in found.groups())
+    one, other = (alike.heads.index(head) for head in roles["induction"][:2])
+    assert float(found.distance[one, other]) == pytest.approx(0, abs=1e-6)
+    assert_close(
+        found.distance, (alike.divergence / np.log(2)).fill_diagonal_(0), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_planted_copies_are_one_cluster_by_what_they_write(copies):
+    alike, alone, roles = copies
+    found = heads.cluster_alike(alike, alone, by="output")
+    truth = partition(alike.heads, set(roles["induction"]))
+    assert adjusted_rand(found.cluster.numpy(), truth) == 1
+    assert found.groups()[0][0] in roles["induction"]

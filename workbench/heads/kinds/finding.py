@@ -113,7 +113,7 @@ class _Work:
         """The types that are told by names that move."""
         try:
             check_additive(self.model)
-            moved = moving.moved(self.model, self.task, batch_size=self.batch_size)
+            moved = moving.moved(self.model, self.task, batch_size=self.batch_size, seed=self.seed)
             self.found += moving.movers(moved, seed=self.seed)
             self.found.append(
                 moving.inhibition(self.model, self.task, moved, memory=self.memory, seed=self.seed)

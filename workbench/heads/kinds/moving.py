@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import HookedModel, Site, capture, edits
@@ -27,17 +27,18 @@ SHARE = 0.05
 """Of the model's logit difference: what a head must add to it, or take from it, to be named."""
 
 SHUFFLED = "the same writing, its attention from END shuffled over the tokens but the first"
-UNMOVED = "nothing: sign flips over prompts"
+ELSEWHERE = "the same attention from END, on another token drawn for each prompt"
 
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """What every head carries from IO and S2 to END, and how much it attends there."""
+    """What every head carries from IO, S2 and another token to END, and its attention there."""
 
     attention: Float[Tensor, "role head batch"]
     others: Float[Tensor, "head batch"]  # mean attention from END to a token but the first
     direct: Float[Tensor, "role head batch"]  # nats written for the answer, at full attention
     carried: dict[Head, Float[Tensor, "batch d_head"]]  # z at END that came from S2
+    elsewhere: dict[Head, Float[Tensor, "batch d_head"]]  # had it looked at the other token so much
     z: dict[int, Float[Tensor, "batch 1 column d_head"]]
     columns: dict[Head, int]
     difference: float  # mean size of the model's logit difference
@@ -58,13 +59,14 @@ def check(task: Task) -> None:
 
 
 @torch.no_grad()
-def moved(model: HookedModel, task: Task, *, batch_size: int) -> Moved:
-    """Read what moves to the last position, one batch at a time."""
+def moved(model: HookedModel, task: Task, *, batch_size: int, seed: int = 0) -> Moved:
+    """Read what moves to the last position, one batch at a time; `seed` draws other tokens."""
     check(task)
-    hearing = Hearing.of(model)
+    hearing, elsewhere = Hearing.of(model), other_tokens(task, seed=seed)
     parts = [
-        _moved(model, task[list(range(start, min(start + batch_size, len(task))))], hearing)
+        _moved(model, task[rows], hearing, elsewhere[rows])
         for start in range(0, len(task), batch_size)
+        for rows in [list(range(start, min(start + batch_size, len(task))))]
     ]
 
     def joined(name: str) -> Tensor:
@@ -74,11 +76,29 @@ def moved(model: HookedModel, task: Task, *, batch_size: int) -> Moved:
         joined("attention"),
         joined("others"),
         joined("direct"),
-        {head: torch.cat([one.carried[head] for one in parts]) for head in parts[0].columns},
+        *(
+            {
+                head: torch.cat([getattr(one, name)[head] for one in parts])
+                for head in parts[0].columns
+            }
+            for name in ("carried", "elsewhere")
+        ),
         {layer: torch.cat([one.z[layer] for one in parts]) for layer in parts[0].z},
         parts[0].columns,
         sum(one.difference * one.attention.shape[-1] for one in parts) / len(task),
     )
+
+
+def other_tokens(task: Task, *, seed: int) -> Int[Tensor, " batch"]:
+    """For each prompt a token before END that is neither the first nor one of the names."""
+    generator = statistics.derive(seed, "types", "other tokens")
+    at = torch.arange(task.clean.tokens.shape[1])
+    names = torch.stack([task.positions[one] for one in task.positions if one != "END"]).cpu()
+    allowed = (at > 0) & (at < task.positions["END"].cpu()[:, None])
+    allowed = allowed & (at != names[..., None]).all(0)
+    if not bool(allowed.any(1).all()):
+        raise ValueError(f"{task.name} has a prompt of nothing but names: there is no other token")
+    return allowed.double().multinomial(1, generator=generator)[:, 0]
 
 
 def movers(found: Moved, *, seed: int) -> list[Measured]:
@@ -97,49 +117,59 @@ def movers(found: Moved, *, seed: int) -> list[Measured]:
 def inhibition(
     model: HookedModel, task: Task, found: Moved, *, memory: str | int, seed: int
 ) -> Measured:
-    """What is lost, beyond its direct part, when what a head moves from S2 to END is left out."""
-    cells = [_without(task, found, head) for head in found.heads]
-    lost = (
-        -effects.exact(model, task, cells, metrics=[metrics.logit_diff], memory=memory, seed=seed)
-        .effect[0]
-        .double()
-    )
-    direct = found.attention[1] * found.direct[1]
-    score = lost - direct
-    bounds = statistics.bounds(score, seed=seed)
-    p = statistics.permutation_test(score, seed=seed).corrected
+    """What is lost, beyond its direct part, when what a head moves from S2 to END is left out.
+
+    Less what is lost as much when what it would have moved from another token is left out.
+    """
+    cells = [
+        _without(task, found, head, what[head])
+        for what in (found.carried, found.elsewhere)
+        for head in found.heads
+    ]
+    effect = effects.exact(
+        model, task, cells, metrics=[metrics.logit_diff], memory=memory, seed=seed
+    ).effect[0]
+    lost = rearrange(-effect.double(), "(where head) batch -> where head batch", where=2)
+    score, null = lost - found.attention[1] * found.direct[1:]
+    bounds = statistics.bounds(score - null, seed=seed)
+    p = statistics.permutation_test(score - null, seed=seed).corrected
     return Measured(
-        INHIBITION, "nats", UNMOVED, SHARE * found.difference, score.mean(1),
-        torch.zeros(len(score), dtype=score.dtype), bounds.low, bounds.high,
-        one_sided(p, score.mean(1)),
+        INHIBITION, "nats", ELSEWHERE, SHARE * found.difference, score.mean(1), null.mean(1),
+        bounds.low, bounds.high, one_sided(p, (score - null).mean(1)),
     )  # fmt: skip
 
 
-def _without(task: Task, found: Moved, head: Head) -> dict[Site, edits.Edit]:
+def _without(
+    task: Task, found: Moved, head: Head, moved: Float[Tensor, "batch d_head"]
+) -> dict[Site, edits.Edit]:
     layer, number = head
     z, column = found.z[layer], found.columns[head]
-    left = z[:, :, column] - found.carried[head][:, None]
+    left = z[:, :, column] - moved[:, None]
     whole = left[:, :, None].expand(z.shape)  # only this head's part of it is written
     edit = edits.replace(whole, heads=[number], positions=task.positions["END"])
     return {Site("z", layer): edit}
 
 
-def _moved(model: HookedModel, task: Task, hearing: Hearing) -> Moved:
+def _moved(
+    model: HookedModel, task: Task, hearing: Hearing, elsewhere: Int[Tensor, " batch"]
+) -> Moved:
     layers = range(model.cfg.n_layers)
     wanted = [Site(stream, layer) for layer in layers for stream in ("pattern", "z", "v")]
     seen = capture(model, task.clean, [*wanted, Site("final")])
     rows = torch.arange(len(task), device=seen.prompts.tokens.device)
     io, s2, end = (task.positions[role].to(rows.device) for role in ROLES)
+    places = (io, s2, elsewhere.to(rows.device))
     scale = hearing.scale(seen[Site("final")][rows, end])
     towards = hearing.directions(task.answer[:, 0]) - hearing.directions(task.foil[:, 0])
     towards = towards * scale[:, None]
-    attention, others, direct, carried, zs, columns = [], [], [], {}, {}, {}
+    attention, others, direct, zs, columns = [], [], [], {}, {}
+    carried, moving = {}, {}
     for layer in layers:
         pattern = seen[Site("pattern", layer)][rows, :, end].double()
         z = seen[Site("z", layer)]
         value = per_query_head(seen[Site("v", layer)], numbering.at(model, layer))
-        at = torch.stack([pattern[rows, :, one] for one in (io, s2)])
-        read = torch.stack([value[rows, one] for one in (io, s2)])
+        at = torch.stack([pattern[rows, :, one] for one in places])
+        read = torch.stack([value[rows, one] for one in places])
         out = einsum(
             read.double(), model.blocks[layer].attn.W_O.double(), towards,
             "r b h d, h d m, b m -> r h b",
@@ -149,11 +179,12 @@ def _moved(model: HookedModel, task: Task, hearing: Hearing) -> Moved:
         direct.append(out)
         zs[layer] = z[rows, end][:, None]
         for column, head in enumerate(seen.heads(Site("z", layer))):
-            carried[layer, head] = at[1, :, column, None].to(z.dtype) * read[1, :, column]
+            there = at[1, :, column, None].to(z.dtype)
+            carried[layer, head], moving[layer, head] = there * read[1:, :, column]
             columns[layer, head] = column
     last = seen[Site("final")][rows, end]
     difference = (towards * last.double()).sum(1).abs().mean()
     return Moved(
         torch.cat(attention, dim=1).cpu(), torch.cat(others).cpu(), torch.cat(direct, dim=1).cpu(),
-        carried, zs, columns, float(difference),
+        carried, moving, zs, columns, float(difference),
     )  # fmt: skip

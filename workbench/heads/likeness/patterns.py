@@ -44,28 +44,42 @@ class Rows:
 
 
 def divergences(
-    here: Float[Tensor, "head entry"], there: Float[Tensor, "other entry"]
+    here: Float[Tensor, "head entry"], there: Float[Tensor, "head entry"]
 ) -> Float[Tensor, "head other"]:
     """Summed over entries: a and b in halves against their mean. Each entry's part is >= 0.
 
     Summed over all entries of a row it is the Jensen-Shannon divergence in nats, between 0 and
-    log 2; a part of the entries has a part of it.
+    log 2; a part of the entries has a part of it. Each two heads are compared once, the earlier
+    one `here` with the later one `there`.
     """
     halves = (entropy_like(here)[:, None] + entropy_like(there)[None]) / 2
     mixed = torch.zeros_like(halves)
     for at, one in enumerate(here):
-        first = at if here is there else 0  # a comparison with themselves needs one half
         step = max(1, _AT_ONCE // max(1, len(one)))
-        for start in range(first, len(there), step):
+        for start in range(at, len(there), step):
             mixed[at, start : start + step] = entropy_like((one + there[start : start + step]) / 2)
-    if here is there:
-        mixed = mixed.triu() + mixed.triu(1).T
-    return (halves - mixed).clamp(min=0)
+    once = (halves - mixed).clamp(min=0).triu()
+    return once + once.triu(1).T
 
 
 def entropy_like(weight: Float[Tensor, "*cells entry"]) -> Float[Tensor, "*cells"]:
     """The sum of x log x."""
     return torch.xlogy(weight, weight).sum(-1)
+
+
+def by_shuffling(
+    rows: Rows, generator: torch.Generator, *, draws: int
+) -> Float[Tensor, "head other"]:
+    """What each head differs from each other one when the other's rows are shuffled, a row.
+
+    The mean of `draws` shuffles. By pair, because two heads that rest on the first token differ
+    little however the rest lies.
+    """
+    rest = ~rows.is_first
+    found = [
+        divergences(rows.weight[:, rest], shuffled(rows, generator)[:, rest]) for _ in range(draws)
+    ]
+    return torch.stack(found).mean(0) / rows.rows
 
 
 def shuffled(rows: Rows, generator: torch.Generator) -> Float[Tensor, "head entry"]:
@@ -76,6 +90,13 @@ def shuffled(rows: Rows, generator: torch.Generator) -> Float[Tensor, "head entr
     out = rows.weight.clone()
     out[:, moved] = rows.weight[:, order]
     return out
+
+
+def first(rows: Rows, count: int) -> Rows:
+    """The first `count` rows."""
+    kept = rows.row <= rows.row.unique()[:count].max()
+    number = int(rows.row[kept].unique().numel())
+    return Rows(rows.weight[:, kept], rows.is_first[kept], rows.row[kept], number)
 
 
 def _looks_ahead(seen: Activations, heads: list[Head]) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.cluster import hierarchy
 from scipy.spatial import distance
 from torch import Tensor
@@ -28,12 +28,14 @@ class HeadSimilarity(Result):
     cka          debiased CKA of what they write: 1 alike, about 0 unrelated, first tokens left out
     writes ...   projection kernels of the spaces they write to (W_O) and read from (W_V, W_Q,
                  W_K): the rank for the same space; under grouped queries the heads of a group
-                 share values and keys, so that those two are the rank whatever the heads do
-    chance       for each measure, what unrelated heads have on average: attention shuffled within
-                 rows, outputs of shuffled tokens, random spaces
-    limit        what the most alike of all pairs of unrelated heads reaches in 5 % of draws; of
-                 attention the share of `divergence_chance`, what the same two heads would have
-                 with shuffled rows, since heads that rest on the first token differ little anyway
+                 share values and keys, so that those two are the rank whatever the heads do, and
+                 such pairs are not among the most alike
+    chance       for each measure, what heads have on average whose weights are drawn anew:
+                 copies of the model on the same prompts, of weights random spaces
+    limit        what the most alike of all pairs of such heads reaches in 5 % of draws. For
+                 attention both are shares of `divergence_chance`, what the same two heads would
+                 have if the rows of one were shuffled, since heads that rest on the first token
+                 differ little anyway
     NaN: not defined, as for a head that writes nothing.
     """
 
@@ -51,7 +53,7 @@ class HeadSimilarity(Result):
     divergence_chance: Float[Tensor, "head other"] = field(
         metadata={"means": "divergence with shuffled rows", "unit": "nats"}
     )
-    chance: Float[Tensor, " measure"] = field(metadata={"means": "mean of unrelated heads"})
+    chance: Float[Tensor, " measure"] = field(metadata={"means": "mean of heads drawn anew"})
     limit: Float[Tensor, " measure"] = field(metadata={"means": "most alike by chance, at 5 %"})
     measures: list[str] = field(metadata={"axis": "measure"})
     heads: list[Head]
@@ -63,6 +65,12 @@ class HeadSimilarity(Result):
     task_digest: str
     model: str
     model_digest: str
+
+    @property
+    def shared(self) -> Bool[Tensor, "head other"]:
+        """Which two heads read the same key-value head, and so have the same values and keys."""
+        place = [(layer, group) for (layer, _), group in zip(self.heads, self.group, strict=True)]
+        return torch.tensor([[one == other for other in place] for one in place])
 
     def alike(self, by: Measure) -> Float[Tensor, "head other"]:
         """The matrix of one measure, turned so that larger is more alike.
@@ -85,7 +93,10 @@ class HeadSimilarity(Result):
         return [(self.heads[a], self.heads[b]) for a, b in self._pairs(by)[:n]]
 
     def beyond_chance(self, by: Measure = "output") -> list[tuple[Head, Head]]:
-        """The pairs more alike than any pair of unrelated heads is in 95 % of draws."""
+        """The pairs more alike than any two heads of a model that was never trained.
+
+        Such a model has a pair among them in at most 5 % of draws, by each measure.
+        """
         limit = float(self.limit[MEASURES.index(by)])
         found = self.matrix(by) > limit
         if by == "attention":
@@ -122,7 +133,7 @@ class HeadSimilarity(Result):
         beyond = len(self.beyond_chance("output"))
         return (
             f"Of {count} heads of {self.model} on {self.task}, {'; '.join(parts) or 'none compare'}"
-            f". {beyond} of {pairs} pairs write more alike than any would on unrelated tokens."
+            f". {beyond} of {pairs} pairs write more alike than any two with weights drawn anew."
         )
 
     def headline(self) -> dict[str, int]:
@@ -151,6 +162,8 @@ class HeadSimilarity(Result):
     def _pairs(self, by: Measure) -> list[tuple[int, int]]:
         """Each pair once, the most alike first, without those that do not compare."""
         alike = self.alike(by)
+        if by in ("values", "keys"):
+            alike = alike.masked_fill(self.shared, torch.nan)
         a, b = torch.triu_indices(len(self.heads), len(self.heads), offset=1)
         value = alike[a, b]
         order = value.nan_to_num(-torch.inf).argsort(descending=True, stable=True)

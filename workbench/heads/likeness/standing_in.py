@@ -28,7 +28,8 @@ class Substitution(Result):
     prompts, first tokens left out and left as they are. The diagonal, a head fitted from itself,
     is near zero. `by_mean` is the change when the head's mean stands in for it, which is the fit
     from a head that knows nothing; `p` is corrected for all pairs: could the fit do no better
-    than that mean? Heads whose mean costs nothing can be replaced by anything.
+    than that mean? Its null is that on each prompt the fit is above the mean as likely as below,
+    by as much. Heads whose mean costs nothing can be replaced by anything.
     """
 
     effect: Float[Tensor, "head other"] = field(metadata={"means": "mean change in the metric"})

@@ -5,6 +5,7 @@ r s / d_model on average for random spaces of ranks r and s.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,12 +21,42 @@ Role = Literal["O", "V", "Q", "K"]
 _BLOCK = 64
 
 
-def bases(model: HookedModel, heads: list[Head], role: Role) -> list[Float[Tensor, "d_model _"]]:
-    """An orthonormal basis of what each head writes to (O) or reads from (V, Q, K).
+@dataclass(frozen=True, eq=False)
+class Spaces:
+    """Orthonormal bases, each once, and which of them every head has.
 
     Query heads that share keys and values have the same bases for K and V.
     """
-    return [basis(_weight(model, head, role)) for head in heads]
+
+    bases: list[Float[Tensor, "d_model _"]]
+    of: list[int]
+
+    @property
+    def rank(self) -> int:
+        """The largest."""
+        return max(one.shape[1] for one in self.bases)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of different spaces there are."""
+        return len(self.bases) * (len(self.bases) - 1) // 2
+
+    def kernel(self) -> Float[Tensor, "head other"]:
+        """The projection kernel of every two heads."""
+        return kernel(self.bases)[self.of][:, self.of]
+
+
+def spaces(model: HookedModel, heads: list[Head], role: Role) -> Spaces:
+    """What each head writes to (O) or reads from (V, Q, K)."""
+    place: dict[Head, int] = {}
+    bases, of = [], []
+    for head in heads:
+        one = head if role in "OQ" else (head[0], head[1] // numbering.at(model, head[0]).group)
+        if one not in place:
+            place[one] = len(bases)
+            bases.append(basis(_weight(model, head, role)))
+        of.append(place[one])
+    return Spaces(bases, of)
 
 
 def basis(weight: Float[Tensor, "d_model d_head"]) -> Float[Tensor, "d_model rank"]:
@@ -38,12 +69,14 @@ def basis(weight: Float[Tensor, "d_model d_head"]) -> Float[Tensor, "d_model ran
 def kernel(bases: list[Float[Tensor, "d_model _"]]) -> Float[Tensor, "head other"]:
     """The projection kernel of every two: <P, Q> of their projectors. NaN for an empty space."""
     size, heads = bases[0].shape[0], len(bases)
+    single = [one.float() for one in bases]
     total = torch.zeros(heads, heads, dtype=torch.double)
     for start in range(0, size, _BLOCK):
-        rows = torch.stack(
-            [(one[start : start + _BLOCK] @ one.T).flatten().float() for one in bases]
-        )
-        total += (rows @ rows.T).double()
+        end = min(start + _BLOCK, size)
+        # Projectors are symmetric: what lies right of the diagonal block counts twice.
+        rows = torch.stack([one[start:end] @ one[start:].T for one in single])
+        rows[:, :, end - start :] *= math.sqrt(2)
+        total += (rows.flatten(1) @ rows.flatten(1).T).double()
     empty = torch.tensor([one.shape[1] == 0 for one in bases])
     return total.masked_fill(empty[:, None] | empty[None], torch.nan)
 
@@ -51,12 +84,19 @@ def kernel(bases: list[Float[Tensor, "d_model _"]]) -> Float[Tensor, "head other
 def by_chance(d_model: int, rank: int, pairs: int, *, level: float) -> tuple[float, float]:
     """The mean kernel of random spaces, and what the largest of `pairs` exceeds with `level`.
 
-    The second is by the normal distribution, with the exact variance.
+    The second is by a beta distribution with the exact range, mean and variance: a normal one is
+    exceeded half as often again, because small overlaps are skewed.
     """
     mean = rank**2 / d_model
+    least = max(0, 2 * rank - d_model)
+    if least == rank:  # spaces of everything, or of nothing
+        return mean, mean
     variance = 2 * (rank * (d_model - rank)) ** 2
     variance /= d_model**2 * (d_model - 1) * (d_model + 2)
-    return mean, mean + float(stats.norm.isf(level / pairs)) * math.sqrt(variance)
+    at, width = (mean - least) / (rank - least), rank - least
+    sharp = at * (1 - at) * width**2 / variance - 1
+    beta = stats.beta(at * sharp, (1 - at) * sharp, least, width)
+    return mean, float(beta.isf(level / pairs))
 
 
 def _weight(model: HookedModel, head: Head, role: Role) -> Float[Tensor, "d_model d_head"]:

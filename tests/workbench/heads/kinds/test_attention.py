@@ -89,3 +89,24 @@ def test_shuffled_attention_is_a_type_about_as_often_as_it_should_be():
         0.05 + 3 * math.sqrt(0.0475 / families),
     )
     assert low <= wrong / families <= high
+
+
+def test_heads_that_attend_at_random_err_as_often_as_they_should(most_by_chance):
+    """Every row random over the tokens it might go to: the null of the types, exactly."""
+    generator, wrong, families = torch.Generator().manual_seed(0), 0, 60
+    names = ("previous token", "duplicate token", "induction", "first token")
+    for family in range(families):
+        half = torch.stack([torch.randperm(40, generator=generator)[:6] + 1 for _ in range(12)])
+        prompts = Prompts.of(torch.cat([torch.zeros(12, 1).long(), half, half], dim=1))
+        scores = 3 * torch.randn(12, 8, 13, 13, generator=generator)
+        ahead = torch.ones(13, 13).triu(1).bool()
+        pattern = scores.masked_fill(ahead, -torch.inf).softmax(-1).double()
+        known = attending.relations(prompts)
+        weights = [attending._weights(known[name], prompts, name) for name in names]
+        score, null = (
+            attending._under(torch.stack([one[at] for one in weights]), pattern) for at in (0, 1)
+        )
+        pairs = {name: (score[at], null[at]) for at, name in enumerate(names)}
+        judged = attending.judged(pairs, seed=family, together=True)
+        wrong += any(bool((one.p <= 0.05).any()) for one in judged)
+    assert wrong <= most_by_chance(families)

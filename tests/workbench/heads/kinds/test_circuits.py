@@ -48,6 +48,15 @@ def test_a_head_that_counts_on_is_a_successor_head_and_one_that_copies_is_not():
     assert_close(found.null[0], torch.tensor((6 / 6 + 8 / 8) / 14).double())
 
 
+def test_heads_that_say_anything_count_on_as_often_as_they_should(most_by_chance):
+    generator, group = torch.Generator().manual_seed(0), ["days"] * 6 + ["letters"] * 8
+    wrong = 0
+    for family in range(60):
+        logits = torch.randn(8, 14, 14, generator=generator).double()
+        wrong += bool((successors.judged(logits, group, seed=family).p <= 0.05).any())
+    assert wrong <= most_by_chance(60)
+
+
 def test_orders_are_what_the_tokenizer_can_spell(default_model):
     orders = successors.Orders.of(default_model)
     names = models.words(default_model, torch.stack([orders.token, orders.next], dim=1))
@@ -70,20 +79,39 @@ def test_what_moves_from_all_tokens_is_the_direct_effect_of_the_head(model):
     assert_close(total.float(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_inhibition_is_what_is_lost_beyond_the_direct_part(model, task):
-    moved = moving.moved(model, task, batch_size=4)
+def test_inhibition_is_what_is_lost_beyond_the_direct_part_and_beyond_another_token(model, task):
+    moved = moving.moved(model, task, batch_size=4, seed=3)
     found = moving.inhibition(model, task, moved, memory="1GB", seed=0)
     rows = torch.arange(len(task))
     end, s2 = task.positions["END"], task.positions["S2"]
+    other = moving.other_tokens(task, seed=3)
     seen = capture(model, task.clean, [Site(name, 0) for name in ("z", "v", "pattern")])
-    cut = seen[Site("z", 0)].clone()
     weight = seen[Site("pattern", 0)][rows, 3, end, s2]
-    cut[rows, end, 3] -= weight[:, None] * seen[Site("v", 0)][rows, s2, 1]  # its group's values
     before = metrics.logit_diff(model(task.clean), task)
-    with intervening(model, {Site("z", 0): edits.replace(cut, heads=[3])}):
-        lost = before - metrics.logit_diff(model(task.clean), task)
-    direct = (moved.attention[1] * moved.direct[1])[3]
-    assert_close(found.score[3], (lost.double() - direct).mean(), rtol=1e-3, atol=1e-5)
+    for role, at, value in ((1, s2, found.score), (2, other, found.null)):
+        cut = seen[Site("z", 0)].clone()
+        cut[rows, end, 3] -= weight[:, None] * seen[Site("v", 0)][rows, at, 1]  # of its group
+        with intervening(model, {Site("z", 0): edits.replace(cut, heads=[3])}):
+            lost = before - metrics.logit_diff(model(task.clean), task)
+        direct = (moved.attention[1] * moved.direct[role])[3]
+        assert_close(value[3], (lost.double() - direct).mean(), rtol=1e-3, atol=1e-5)
+
+
+def test_other_tokens_are_no_names_and_not_the_first(task):
+    drawn = torch.stack([moving.other_tokens(task, seed=seed) for seed in range(20)])
+    for role in task.positions:
+        assert (drawn != task.positions[role]).all()
+    assert (drawn > 0).all() and (drawn < task.positions["END"]).all()
+    assert (drawn != drawn[0]).any()
+
+
+def test_heads_for_which_every_token_is_the_same_inhibit_nothing(model, task):
+    """With all values alike, what is left out is the same wherever it is from."""
+    moved = moving.moved(model, task, batch_size=4)
+    same = dataclasses.replace(moved, elsewhere=moved.carried, direct=moved.direct[[0, 1, 1]])
+    found = moving.inhibition(model, task, same, memory="1GB", seed=0)
+    assert_close(found.effect, torch.zeros(8).double(), rtol=0, atol=1e-9)
+    assert (found.p == 1).all()
 
 
 def test_the_values_of_a_token_are_what_the_weights_make_of_its_early_embedding(model):

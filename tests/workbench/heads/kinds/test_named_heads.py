@@ -77,6 +77,7 @@ def test_random_weights_have_heads_of_no_type():
     assert sum(sure[type] for type in ("copying", "copy-suppressing")) <= 10
     assert sum(sure[type] for type in ("name mover", "negative name mover")) <= 8
     assert sum(sure[type] for type in ("positive OV", "negative OV")) <= 8
+    assert sure["S-inhibition"] <= 6
 
 
 def test_a_random_model_has_heads_of_no_type():

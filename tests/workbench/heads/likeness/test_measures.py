@@ -1,9 +1,11 @@
 """Measures of likeness and their chance limits, by definition and by hand."""
 
 import math
+import statistics
 
 import pytest
 import torch
+from scipy import stats
 from scipy.spatial.distance import jensenshannon
 from torch.testing import assert_close
 from transformer_lens.tools.analysis.projection_kernel import (
@@ -13,7 +15,7 @@ from transformer_lens.tools.analysis.projection_kernel import (
 
 from hooks import Site, capture
 from workbench.heads import naming
-from workbench.heads.likeness import comparing, outputs, patterns, weights
+from workbench.heads.likeness import outputs, patterns, weights
 
 
 def test_the_two_parts_of_the_divergence_are_the_jensen_shannon_divergence(model, task, found):
@@ -68,16 +70,33 @@ def gram(x):
     return outputs.grams(x[None], torch.eye(x.shape[1]).double()[None])
 
 
-def test_unrelated_outputs_are_unlike_though_the_plain_measure_says_otherwise():
+def plain_cka(x, y):
+    """Kornblith et al. 2019, equation 5."""
+    x, y = (one - one.mean(0) for one in (x, y))
+    return (y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "tokens", "draws", "plain"),
+    [
+        ((32, 32), 64, 40, 1 / 3),  # twice as many tokens as dimensions
+        ((32, 19), 64, 40, 0.276),  # sqrt(32 x 19) / sqrt((64 + 32) (64 + 19))
+        ((8, 8), 800, 60, 1 / 101),  # a hundred times as many
+    ],
+)
+def test_unrelated_outputs_are_unlike_though_the_plain_measure_says_otherwise(
+    dimensions, tokens, draws, plain
+):
+    """By hand: ||Y^T X||^2 is n d e on average, ||X^T X||^2 is n d (n + d)."""
     generator = torch.Generator().manual_seed(0)
-    plain, ours = [], []
-    for _ in range(10):
-        x, y = torch.randn(2, 128, 64, generator=generator).double()
-        ours.append(outputs.cka(gram(x), gram(y))[0, 0])
-        a, b = (one - one.mean(0) for one in (x, y))
-        plain.append((b.T @ a).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm()))
-    assert 0.25 < torch.stack(plain).mean() < 0.4  # at twice as many tokens as dimensions
-    assert abs(torch.stack(ours).mean()) < 0.01
+    theirs, ours = [], []
+    for _ in range(draws):
+        x, y = (torch.randn(tokens, one, generator=generator).double() for one in dimensions)
+        theirs.append(float(plain_cka(x, y)))
+        ours.append(float(outputs.cka(gram(x), gram(y))[0, 0]))
+    assert statistics.fmean(theirs) == pytest.approx(plain, rel=0.05)
+    assert abs(statistics.fmean(ours)) < 0.1 * plain
+    assert abs(statistics.fmean(ours)) < 4 * statistics.stdev(ours) / draws**0.5
 
 
 def test_similarity_of_outputs_by_its_definition():
@@ -128,7 +147,7 @@ def test_overlaps_are_those_of_the_library(tiny):
     order = naming.every(tiny)
     for role in ("Q", "K", "V"):
         theirs = attention_head_subspace_affinity(tiny, target_role=role, layer_order="all")
-        both = [*weights.bases(tiny, order, "O"), *weights.bases(tiny, order, role)]
+        both = [*weights.spaces(tiny, order, "O").bases, *weights.spaces(tiny, order, role).bases]
         ours = weights.kernel(both)[: len(order), len(order) :]
         expected = next(
             value for value in vars(theirs).values()
@@ -138,15 +157,24 @@ def test_overlaps_are_those_of_the_library(tiny):
 
 
 def test_random_spaces_overlap_as_the_formula_says():
-    mean, most = weights.by_chance(32, 8, 1, level=0.5)
+    mean, middle = weights.by_chance(32, 8, 1, level=0.5)
     expected = random_projection_kernel_moments(32, 8)
-    assert mean == most == pytest.approx(expected.mean)
-    _, high = weights.by_chance(32, 8, 10, level=0.05)
-    assert high == pytest.approx(mean + 2.5758 * math.sqrt(expected.variance), rel=1e-3)
+    assert mean == pytest.approx(expected.mean) and middle == pytest.approx(mean, rel=0.01)
+    _, high = weights.by_chance(32, 8, 1, level=stats.norm.sf(1))  # where skewness matters least
+    assert high == pytest.approx(mean + math.sqrt(expected.variance), rel=0.01)
     generator = torch.Generator().manual_seed(0)
     spaces = [weights.basis(torch.randn(32, 8, generator=generator)) for _ in range(40)]
     a, b = torch.triu_indices(40, 40, offset=1)
     assert float(weights.kernel(spaces)[a, b].mean()) == pytest.approx(8 * 8 / 32, abs=0.05)
+
+
+def test_the_limit_of_random_spaces_is_passed_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(0)
+    spaces = torch.linalg.qr(torch.randn(20_000, 32, 8, generator=generator))[0]
+    overlap = spaces[:, :8].square().sum((1, 2))  # with the space of the first eight axes
+    _, limit = weights.by_chance(32, 8, 28, level=0.05 * 2.8)  # one pair's level: 0.005
+    assert 0.003 < (overlap > limit).double().mean() < 0.006  # a normal tail: 0.0066
+    assert weights.by_chance(32, 32, 28, level=0.05) == (32, 32)
 
 
 def test_an_orthogonal_space_overlaps_nothing_and_an_empty_one_compares_with_none():
@@ -156,15 +184,34 @@ def test_an_orthogonal_space_overlaps_nothing_and_an_empty_one_compares_with_non
     assert found[2].isnan().all()
 
 
-def test_chance_limits_hold_for_unrelated_outputs():
-    generator = torch.Generator().manual_seed(3)
-    beyond, families = 0, 60
-    for _ in range(families):
-        grams = outputs.grams(
-            torch.randn(5, 24, 3, generator=generator).double(),
-            torch.eye(3).double().expand(5, 3, 3),
-        )
-        limit = max(comparing._cka_by_chance(grams, generator)[1] for _ in range(19))
-        found = outputs.cka(grams, grams) - torch.eye(5)
-        beyond += bool((found > limit).any())
-    assert beyond <= 9  # 3 are expected
+def test_heads_that_share_keys_share_their_space(model):
+    found = weights.spaces(model, [(0, 0), (0, 3), (1, 1), (0, 1), (1, 0)], "K")
+    assert found.of == [0, 1, 2, 0, 2] and found.pairs == 3
+    assert found.kernel()[0, 3] == pytest.approx(8, abs=1e-4)
+    assert len(weights.spaces(model, [(0, 0), (0, 1)], "Q").bases) == 2
+
+
+def test_the_kernel_is_the_squared_overlap_of_the_bases():
+    generator = torch.Generator().manual_seed(0)
+    bases = [weights.basis(torch.randn(150, 8, generator=generator)) for _ in range(3)]
+    expected = torch.stack(
+        [torch.stack([(one.T @ other).square().sum() for other in bases]) for one in bases]
+    )
+    assert_close(weights.kernel(bases), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_shuffled_rows_differ_as_their_definition_says(model, task):
+    seen = capture(model, task.clean[:2], [Site("pattern", 1)])
+    rows = patterns.Rows.of(model, seen, [(1, 0), (1, 2)])
+    found = patterns.by_shuffling(rows, torch.Generator().manual_seed(0), draws=1)
+    moved = patterns.shuffled(rows, torch.Generator().manual_seed(0))
+    total = 0.0
+    for row in rows.row.unique():
+        here = rows.row == row
+        total += jensenshannon(rows.weight[0, here].numpy(), moved[1, here].numpy()) ** 2
+    first = 0.0
+    for at in rows.is_first.nonzero()[:, 0]:
+        a, b = rows.weight[:, at]
+        mixed = (a + b) / 2
+        first += (a * (a / mixed).log() + b * (b / mixed).log()) / 2
+    assert float(found[0, 1]) == pytest.approx(float(total - first) / rows.rows, rel=1e-4)

@@ -89,7 +89,7 @@ LOADING = next(
 """What the README gives to those who have transformers alone."""
 
 
-@pytest.mark.parametrize("architecture", ["Llama", "Qwen 2", "Qwen 3", "Gemma 3"])
+@pytest.mark.parametrize("architecture", [*FIVE, "Qwen 2"])
 @pytest.mark.parametrize("name", ["uneven groups", "the first layer gone", "whole groups gone"])
 def test_transformers_alone_loads_what_was_saved(
     made, tmp_path, architecture, name, kept_in, relative
