@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from hooks import HookedModel, Prompts, replay
 from hooks.replay import Cell, Plan, Reads, Trail
 from workbench.effects.kept import Kept, folder_for
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check_all
 from workbench.tasks import Task
 from workbench.tasks.task import ABSENT
 
@@ -71,6 +71,7 @@ def plan(
     memory: str | int = "2GB",
 ) -> Plan:
     """What `exact` would do and cost, from one forward pass; `str(plan)` says it."""
+    check_all(metrics)
     return _plan(model, task, cells, metrics=metrics, run=run, memory=memory)
 
 
@@ -97,6 +98,7 @@ def exact(
     keep    a folder in which results are kept as they come: when the sweep is interrupted, the
             same call goes on where it stopped. Own functions, as edits or metrics, cannot be kept
     """
+    check_all(metrics)
     folder = folder_for(keep, cells, metrics)
     planned = _plan(
         model, task, cells, metrics=metrics, run=run, memory=memory, check=check, seed=seed,
@@ -158,8 +160,6 @@ def _plan(
     check: int = 3,
     seed: int = 0,
 ) -> Plan:
-    if not metrics:
-        raise ValueError("no metric was given: name at least one, such as metrics.logit_diff")
     if run not in ("clean", "corrupt"):
         raise ValueError(f"no run {run!r}: edits are made in the 'clean' or the 'corrupt' prompts")
     for metric in metrics:

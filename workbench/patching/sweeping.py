@@ -15,7 +15,7 @@ from workbench import effects
 from workbench.effects import Source
 from workbench.effects.exact import Run
 from workbench.effects.sources import Kind
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check_all
 from workbench.patching import evidence
 from workbench.patching.evidence import RUN, Direction
 from workbench.patching.maps import Sweep, Sweeps
@@ -96,6 +96,7 @@ def sweeps(
     Each direction is one sweep, whatever the number of metrics.
     """
     evidence.check(task, directions)
+    check_all(metrics)
     over, source = over or usual(stream), Source.of(source)
     swept = sites(model, stream, where.layers)
     columns = places(

@@ -208,6 +208,19 @@ def test_what_makes_no_sense_is_refused_and_leaves_nothing_behind(
         effects.exact(model, task, cells, **asked)
 
 
+def test_a_metric_without_a_list_is_refused_and_does_not_run_for_ever(model, task, unchecked_types):
+    cells = [{Site("z", 0): edits.zero()}]
+    for ask in (effects.exact, effects.plan):
+        with pytest.raises(TypeError, match=r"logit_diff \(nats\): give a list: metrics=\[...\]"):
+            ask(model, task, cells, metrics=metrics.logit_diff)
+        with pytest.raises(TypeError, match="is no metric"):
+            ask(model, task, cells, metrics=[abs])
+    with pytest.raises(TypeError, match="is no metric"):
+        effects.measure(model, task, metric=[metrics.logit_diff])
+    with pytest.raises(TypeError, match="is no metric"):
+        effects.attribute(model, task, [Site("z", 0)], metric=abs)
+
+
 def test_an_unknown_run_is_refused(model, task, unchecked_types):
     cells = [{Site("z", 0): edits.zero()}]
     with pytest.raises(ValueError, match="no run 'dirty': edits are made in the 'clean' or"):
