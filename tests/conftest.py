@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -72,3 +73,12 @@ def _unharmed(model) -> Iterator[None]:
 def unharmed() -> Callable[..., AbstractContextManager[None]]:
     """`with unharmed(model):` no hook, no other weight, no drawn number is left behind."""
     return _unharmed
+
+
+@pytest.fixture
+def unchecked_types():
+    """Calls with wrong types, which the tests' type checker would refuse before our own checks."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

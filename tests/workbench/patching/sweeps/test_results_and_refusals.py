@@ -139,7 +139,7 @@ def test_bad_questions_are_refused(tiny_gqa, task, unchecked_types, stream, opti
 def test_what_is_no_list_of_metrics_is_refused(tiny_gqa, task, unchecked_types):
     with pytest.raises(TypeError, match=r"give a list: metrics=\[...\]"):
         patching.sweeps(tiny_gqa, task, "z", metrics=DIFF)
-    with pytest.raises(TypeError, match="is no metric: give one, such as metrics.logit_diff"):
+    with pytest.raises(TypeError, match="is no metric: give one, such as"):
         patching.sweep(tiny_gqa, task, "z", metric=[DIFF])
 
 
