@@ -108,6 +108,13 @@ class Shape:
         """What reading one row of logits takes, in bytes."""
         return _COPIES * self._read * self.element
 
+    @property
+    def answer(self) -> int:
+        """What is kept of a prompt that is also run in full, to be compared with."""
+        columns = self.reads.columns
+        wide = self.cfg.d_vocab if columns is None else columns.shape[1]
+        return wide * (self.length if self.reads.rows == "all" else 1) * self.element
+
     def rows(self, room: int) -> int:
         """How many rows of logits are read at once where there is so much room for it."""
         return max(1, min(4096, _NUMBERS_READ // self._read, room // self.row))

@@ -108,7 +108,8 @@ def plan(
     limit, steps = size(memory), [steps_of(model, cell) for cell in cells]
     recorded, edits = sites_to_record(model, steps), bytes_of_edits(cells)
     shape = Shape.of(model, prompts, reads)
-    Budget(limit, shape.recorded(recorded) + edits, shape).check_record(edits)
+    held = shape.recorded(recorded) + edits + min(check, len(cells)) * shape.answer
+    Budget(limit, held, shape).check_record(edits)
     recording = record(model, prompts, recorded)
     replayable = recording.savings.layers
     changes = Changes.of(recording, reads)
@@ -121,7 +122,8 @@ def plan(
     in_full = tuple(i for i, step in enumerate(steps) if step is None or not replayable)
     drawn = _drawn(works, check, torch.Generator().manual_seed(seed))
     unfitted = Plan(recording, tuple(cells), reads, works, in_full, (), drawn, 0, 0, 0, 0)
-    return _fitted(unfitted, Budget(limit, recording.bytes + edits, shape), most)
+    held = recording.bytes + edits + len(drawn) * shape.answer
+    return _fitted(unfitted, Budget(limit, held, shape), most)
 
 
 def _fitted(plan: Plan, budget: Budget, most: int | None) -> Plan:

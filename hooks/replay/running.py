@@ -128,5 +128,5 @@ def _moved(logits: Tensor, before: Tensor, scale: Tensor) -> Bool[Tensor, " row"
     The order in which a sum is made depends on how many rows are multiplied at once, so that a
     cell without any effect comes back with the last bits changed. Such a cell is the base run.
     """
-    difference = (logits - before).abs().flatten(1).max(dim=1).values
+    difference = before.sub_(logits).abs_().flatten(1).max(dim=1).values  # no other copy of them
     return ~(difference <= ROUNDING[logits.dtype] * scale)  # NaN has moved
