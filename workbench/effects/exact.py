@@ -212,6 +212,12 @@ def _plan(
                 f"{len(task)}: choose the same rows of both, metric[rows] and task[rows]"
             )
     prompts = _prompts(task, run)
+    largest, vocabulary = int(max(task.answer.max(), task.foil.max())), model.cfg.d_vocab
+    if largest >= vocabulary and any(metric.columns == "answer" for metric in metrics):
+        raise ValueError(
+            f"{task.name}: id {largest} of an answer or foil is not one of this model's "
+            f"{vocabulary} tokens: make the task for this model"
+        )
     return replay.plan(
         model, prompts, cells, reads=_reads(task, metrics), memory=memory, most=most,
         check=check, seed=seed,

@@ -19,6 +19,7 @@ from hooks import (
     gradients,
     gradients_without_each_layer,
 )
+from hooks.prompts import check_batch_size
 from workbench.effects.exact import Run
 from workbench.effects.measure import measure
 from workbench.metrics import Metric, check
@@ -46,6 +47,7 @@ class Pair:
 
     def batches(self, size: int) -> Iterator["Pair"]:
         """The same for `size` prompts at a time, in their order."""
+        check_batch_size(size)
         for start in range(0, len(self.task), size):
             rows = slice(start, start + size)
             part = self.task[rows], self.metric[rows]

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel, Prompts, Site, capture
+from hooks.prompts import check_batch_size
 from workbench.effects.exact import Run
 from workbench.tasks import Task
 
@@ -52,8 +53,13 @@ class Source:
     def __post_init__(self) -> None:
         if self.kind not in MEANING:
             raise ValueError(f"no source {self.kind!r}; there are {', '.join(map(repr, MEANING))}")
-        if (self.kind == "constant") != (self.constants is not None):
-            raise ValueError("constants are given with, and only with, Source('constant')")
+        if self.kind == "constant" and not self.constants:
+            raise ValueError(
+                "source 'constant' needs its constants: effects.optimal_constants(model, task, "
+                "sites, metric=...) finds them and gives the source to be used"
+            )
+        if self.kind != "constant" and self.constants is not None:
+            raise ValueError(f"constants are given with Source('constant'), not with {self.kind!r}")
 
     def __str__(self) -> str:
         return self.kind
@@ -79,6 +85,7 @@ def values(
     are views, and take no memory for each prompt.
     """
     source, wanted = Source.of(source), list(dict.fromkeys(sites))
+    check_batch_size(batch_size)
     here, there = (task.clean, task.corrupt) if run == "clean" else (task.corrupt, task.clean)
     device = next(model.original_model.parameters()).device
     if source.kind == "constant":

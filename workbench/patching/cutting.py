@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import HookedModel, Prompts, Site, intervening, last_logits
+from hooks.prompts import check_batch_size
 from workbench.effects import Source
 from workbench.effects.sources import Kind
 from workbench.metrics import Metric, check
@@ -67,6 +68,7 @@ class Cutter:
     ) -> "Cutter":  # fmt: skip
         """Checks the model against the graph, and prepares what cut edges carry."""
         check(metric)
+        check_batch_size(batch_size)
         graph.check(model)
         instead = carried(model, graph, task, source, batch_size=batch_size)
         projections = Projections.checked(model, task.clean)
