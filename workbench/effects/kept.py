@@ -109,6 +109,8 @@ class Kept:
         try:
             found = self.shelf.get(sorted(there))
         except store.Damaged as damaged:
+            if not damaged.keys:  # the index itself, which says how it is made again
+                raise
             self.shelf.forget(damaged.keys)
             return self.read(cells)
         return {
