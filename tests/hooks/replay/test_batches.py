@@ -71,7 +71,7 @@ def test_small_batches_give_the_same_numbers(twin, replayed, architecture, rows)
     one = least(model, CELLS, reads=reads)
     small = replayed(model, PROMPTS, CELLS, reads, memory=one)
     single = replayed(model, PROMPTS, CELLS, reads, most=1)
-    assert len(whole.plan.batches) == 1 and len(small.plan.batches) > 3
+    assert len(whole.plan.batches) == 1 and len(small.plan.batches) > 2
     assert len(single.plan.batches) == len(CELLS)
     assert small.plan.bytes <= size(one) < whole.plan.bytes
     for found in (small, single):
