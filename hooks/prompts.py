@@ -89,5 +89,12 @@ class Prompts:
 
     def batches(self, size: int) -> Iterator["Prompts"]:
         """The prompts in their order, `size` at a time."""
+        check_batch_size(size)
         for start in range(0, len(self), size):
             yield self[start : start + size]
+
+
+def check_batch_size(size: int) -> None:
+    """Raise unless at least one prompt runs at a time."""
+    if size < 1:
+        raise ValueError(f"batch_size={size}: at least one prompt has to run at a time")

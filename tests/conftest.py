@@ -1,13 +1,16 @@
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
 from hooks import Prompts
 from hooks.conformance.check import attached
+from hooks.store import disk
 from workbench import models
 from workbench.models.bridge import digest
 
@@ -72,3 +75,49 @@ def _unharmed(model) -> Iterator[None]:
 def unharmed() -> Callable[..., AbstractContextManager[None]]:
     """`with unharmed(model):` no hook, no other weight, no drawn number is left behind."""
     return _unharmed
+
+
+@pytest.fixture
+def unchecked_types():
+    """Calls with wrong types, which the tests' type checker would refuse before our own checks."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+class FailingDisk:
+    """Refuses the n-th thing it is asked; a write is refused half way through."""
+
+    def __init__(self, nth: int, code: int) -> None:
+        self.left = nth
+        self.code = code
+
+    @property
+    def refused(self) -> bool:
+        """Whether it has come to that."""
+        return self.left <= 0
+
+    def step(self, do, *given, **named):
+        self.left -= 1
+        if self.left != 0:
+            return do(*given, **named)
+        if isinstance(getattr(do, "__self__", None), sqlite3.Connection):
+            raise sqlite3.OperationalError("database or disk is full")
+        if getattr(do, "__name__", "") == "write":
+            do(given[0][: len(given[0]) // 2])
+        raise OSError(self.code, os.strerror(self.code))
+
+
+@pytest.fixture
+def failing_disk(monkeypatch) -> Callable[[int, int], AbstractContextManager[FailingDisk]]:
+    """`with failing_disk(n, errno):` the n-th step inside is refused."""
+
+    @contextmanager
+    def failing(nth: int, code: int) -> Iterator[FailingDisk]:
+        disk_that_fails = FailingDisk(nth, code)
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "step", disk_that_fails.step)
+            yield disk_that_fails
+
+    return failing

@@ -5,7 +5,7 @@ nothing else has to be computed. All are differences or logarithms of probabilit
 do not depend on how a model was loaded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,6 +37,9 @@ class Metric:
     function: Callable[[Tensor, Task, Prompts], Tensor]
     reference: Float[Tensor, "batch vocab"] | None = None
 
+    # With __getitem__ alone Python would take it for a sequence, one without an end.
+    __iter__ = None
+
     def __call__(
         self, logits: Float[Tensor, "batch pos vocab"], task: Task, prompts: Prompts | None = None
     ) -> Float[Tensor, " batch"]:
@@ -46,10 +49,11 @@ class Metric:
         if self.rows == "last":
             logits = _last(logits, prompts)
         found = self.function(logits, task, prompts)
-        if found.shape != (len(prompts),):
+        given = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)[:60]
+        if not isinstance(found, Tensor) or found.shape != (len(prompts),):
             raise ValueError(
-                f"metric {self.name} returned shape {tuple(found.shape)}; "
-                f"it must return one number for each of {len(prompts)} prompts"
+                f"metric {self.name} returned {given}; it must return one number for each of "
+                f"{len(prompts)} prompts, as a tensor"
             )
         if not bool(torch.isfinite(found).all()):
             row = int((~torch.isfinite(found)).nonzero()[0])
@@ -78,6 +82,30 @@ class Metric:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.unit})"
+
+
+def check(metric: object) -> None:
+    """Raise for what is no metric, such as a bare function or a list of metrics."""
+    if not isinstance(metric, Metric):
+        raise TypeError(
+            f"metric={_shown(metric)} is no metric: give one, such as metrics.logit_diff, or put a "
+            'function of your own into metrics.Metric("name", "unit", "last", "all", function)'
+        )
+
+
+def check_all(metrics: Sequence[Metric]) -> None:
+    """Raise unless these are metrics in a list, at least one."""
+    if isinstance(metrics, Metric) or not isinstance(metrics, Sequence) or isinstance(metrics, str):
+        raise TypeError(f"metrics={_shown(metrics)}: give a list: metrics=[...]")
+    if not metrics:
+        raise ValueError("no metric was given: name at least one, such as metrics.logit_diff")
+    for metric in metrics:
+        check(metric)
+
+
+def _shown(given: object) -> str:
+    several = isinstance(given, list | tuple)
+    return f"[{', '.join(map(_shown, given))}]" if several else str(given)[:60]
 
 
 def _last(logits: Float[Tensor, "batch pos vocab"], prompts: Prompts) -> Tensor:

@@ -17,6 +17,7 @@ and `Plan.savings` says why. `run` checks itself: some cells are also run in ful
 
 from hooks.replay.cells import Cell
 from hooks.replay.checking import ReplayMismatch
+from hooks.replay.memory import BudgetTooSmall
 from hooks.replay.planning import Plan, plan
 from hooks.replay.reading import Reads
 from hooks.replay.recording import Savings
@@ -26,6 +27,7 @@ from hooks.replay.watching import Seen
 
 __all__ = [
     "Answers",
+    "BudgetTooSmall",
     "Cell",
     "Plan",
     "Reads",

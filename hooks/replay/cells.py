@@ -55,12 +55,30 @@ class Work:
     start: Int[Tensor, " row"]
 
 
+def edits_of(given: AnyEdit | Sequence[AnyEdit]) -> tuple[AnyEdit, ...]:
+    """What a cell has at one site, one edit or several in order."""
+    return tuple(given) if isinstance(given, Sequence) else (given,)
+
+
+def has_own(cell: Cell) -> bool:
+    """Whether some edit is a bare function, which nobody can make on some of the prompts."""
+    return not all(isinstance(edit, Edit) for given in cell.values() for edit in edits_of(given))
+
+
+def for_prompts(cell: Cell, rows: Int[Tensor, " chosen"]) -> Cell:
+    """The same edits for some of the prompts, which then are all there are."""
+    return {
+        site: [edit.of(rows) for edit in edits_of(given) if isinstance(edit, Edit)]
+        for site, given in cell.items()
+    }
+
+
 def steps_of(model: HookedModel, cell: Cell) -> tuple[Step, ...] | None:
     """The cell's edits in the order in which they take place; None where it must run in full."""
     found, in_full = [], False
     for site, given in cell.items():
         check_writable(model, site)
-        edits = tuple(given) if isinstance(given, Sequence) else (given,)
+        edits = edits_of(given)
         if not edits:
             raise ValueError(f"no edit was given for {site}")
         check_heads(model, site, edits)

@@ -1,6 +1,6 @@
 """Cells run in full: because nothing can be saved, or to check those that were replayed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,8 @@ from hooks.capture import capture, last_logits
 from hooks.intervene import intervening
 from hooks.places import Edit, Window
 from hooks.prompts import Prompts
+from hooks.replay.cells import Cell, for_prompts
+from hooks.replay.memory import blocks
 from hooks.replay.planning import Plan
 from hooks.replay.recording import CLOSE
 from hooks.replay.watching import Seen
@@ -21,25 +23,35 @@ class ReplayMismatch(RuntimeError):  # noqa: N818 - the name says what went wron
     """A replayed cell differs from the same cell run in full."""
 
 
-def in_full(plan: Plan, cell: int | None) -> Tensor:
-    """The logits that are read of all prompts, by an ordinary forward pass under a cell's edits."""
-    everyone = torch.arange(len(plan.recording.prompts), device=plan.recording.resid[0].device)
+def in_full(plan: Plan, cell: int | None, rows: Int[Tensor, " row"]) -> Tensor:
+    """The logits that are read of some prompts, by an ordinary forward pass under a cell's edits.
+
+    An edit that is a bare function gets the prompts as they are given: give it all of them.
+    """
     if cell is None:
-        return _columns(plan, _logits(plan, everyone), everyone)
-    with intervening(plan.recording.model, plan.cells[cell]):
-        found = _logits(plan, everyone)
-    return _columns(plan, found, everyone)
+        return _columns(plan, _logits(plan, rows), rows)
+    with intervening(plan.recording.model, _for(plan, cell, rows)):
+        return _columns(plan, _logits(plan, rows), rows)
+
+
+def prompts(plan: Plan) -> Iterator[Int[Tensor, " row"]]:
+    """All prompts, as many at a time as run in full at once."""
+    device = plan.recording.resid[0].device
+    return blocks(len(plan.recording.prompts), plan.prompts_at_once, device)
 
 
 def expected(plan: Plan, pairs: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """The logits that are read of some (cell, prompt), by one ordinary forward pass.
+    """The logits that are read of some (cell, prompt), by ordinary forward passes.
 
-    Each row of the pass is one prompt under the edits of its own cell.
+    Each row of a pass is one prompt under the edits of its own cell.
     """
-    rows = _rows(plan, pairs)
-    with intervening(plan.recording.model, _edits(plan, pairs, rows)):
-        found = _logits(plan, rows)
-    return list(_columns(plan, found, rows).split(1))
+    found: list[Tensor] = []
+    for start in range(0, len(pairs), plan.prompts_at_once):
+        some = pairs[start : start + plan.prompts_at_once]
+        rows = _rows(plan, some)
+        with intervening(plan.recording.model, _edits(plan, some, rows)):
+            found += _columns(plan, _logits(plan, rows), rows).split(1)
+    return found
 
 
 def seen(plan: Plan, pairs: Sequence[tuple[int, int]], sites: Sequence[Site]) -> Activations:
@@ -50,10 +62,17 @@ def seen(plan: Plan, pairs: Sequence[tuple[int, int]], sites: Sequence[Site]) ->
         return capture(plan.recording.model, _prompts(plan, rows), sites, logits="last")
 
 
-def seen_in_full(plan: Plan, cell: int, sites: Sequence[Site]) -> Activations:
-    """What flows through some sites in all prompts under a cell's edits."""
-    with intervening(plan.recording.model, plan.cells[cell]):
-        return capture(plan.recording.model, plan.recording.prompts, sites, logits="last")
+def seen_in_full(
+    plan: Plan, cell: int, rows: Int[Tensor, " row"], sites: Sequence[Site]
+) -> Activations:
+    """What flows through some sites in some prompts under a cell's edits."""
+    with intervening(plan.recording.model, _for(plan, cell, rows)):
+        return capture(plan.recording.model, _prompts(plan, rows), sites, logits="last")
+
+
+def _for(plan: Plan, cell: int, rows: Int[Tensor, " row"]) -> Cell:
+    everyone = len(rows) == len(plan.recording.prompts)
+    return plan.cells[cell] if everyone else for_prompts(plan.cells[cell], rows)
 
 
 def compare(

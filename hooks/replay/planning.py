@@ -1,21 +1,18 @@
 """What a sweep will do and what it will cost, before it is done."""
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from math import ceil
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hooks.prompts import Prompts
-from hooks.replay.cells import Cell, Changes, Work, sites_to_record, steps_of
+from hooks.replay.cells import Cell, Changes, Work, has_own, sites_to_record, steps_of
+from hooks.replay.memory import Budget, Shape, bytes_of_edits, said, size
 from hooks.replay.reading import Reads
 from hooks.replay.recording import Recording, Savings, record
 from hooks.sites import HookedModel
 
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _TOKENS_AT_ONCE = {"cpu": 1024}  # larger calls are slower on a CPU, and take more memory
 _TOKENS_ELSEWHERE = 16384
 
@@ -35,8 +32,10 @@ class Plan:
     in_full: tuple[int, ...]  # cells that run as full forward passes
     batches: tuple[tuple[int, ...], ...]  # cells that run together
     checked: tuple[tuple[int, int], ...]  # (cell, prompt) that also run in full
-    tokens_at_once: int
-    bytes: int
+    tokens_at_once: int  # in a call of a block
+    rows_at_once: int  # of logits
+    prompts_at_once: int  # in a full pass
+    bytes: int  # held at once beside the model, what the edits write included
 
     @property
     def savings(self) -> Savings:
@@ -78,7 +77,7 @@ class Plan:
         return (
             f"{len(self.cells)} cells × {len(self.recording.prompts)} prompts: {same} change "
             f"nothing{full}; {self.forwards:.1f} forward passes instead of {len(self.cells)} "
-            f"({self.savings}); {len(self.batches)} batches, {self.bytes / 1e9:.2f} GB, "
+            f"({self.savings}); {len(self.batches)} batches, {said(self.bytes)}, "
             f"about {self.seconds:.0f} s"
         )
 
@@ -106,8 +105,12 @@ def plan(
     reads.check(len(prompts), model.cfg.d_vocab)
     if not cells:
         raise ValueError("no cells were given: a sweep needs at least one set of edits")
-    steps = [steps_of(model, cell) for cell in cells]
-    recording = record(model, prompts, sites_to_record(model, steps))
+    limit, steps = size(memory), [steps_of(model, cell) for cell in cells]
+    recorded, edits = sites_to_record(model, steps), bytes_of_edits(cells)
+    shape = Shape.of(model, prompts, reads)
+    held = shape.recorded(recorded) + edits + min(check, len(cells)) * shape.answer
+    Budget(limit, held, shape).check_record(edits)
+    recording = record(model, prompts, recorded)
     replayable = recording.savings.layers
     changes = Changes.of(recording, reads)
     found = {
@@ -117,69 +120,81 @@ def plan(
     }
     works = {index: work for index, work in found.items() if work is not None}
     in_full = tuple(i for i, step in enumerate(steps) if step is None or not replayable)
-    tokens = _TOKENS_AT_ONCE.get(recording.resid[0].device.type, _TOKENS_ELSEWHERE)
-    batches, peak = _batches(recording, works, tokens, reads, limit=size(memory), most=most)
-    batches += [(index,) for index in in_full]
     drawn = _drawn(works, check, torch.Generator().manual_seed(seed))
-    return Plan(recording, tuple(cells), reads, works, in_full, tuple(batches), drawn, tokens, peak)
+    unfitted = Plan(recording, tuple(cells), reads, works, in_full, (), drawn, 0, 0, 0, 0)
+    held = recording.bytes + edits + len(drawn) * shape.answer
+    return _fitted(unfitted, Budget(limit, held, shape), most)
 
 
-def size(memory: str | int) -> int:
-    """A number of bytes, from "2GB", "500 MB" or an int."""
-    if isinstance(memory, int):
-        return memory
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)\s*", memory.upper())
-    if not found:
-        raise ValueError(f"memory {memory!r} is no size: write '2GB', '500MB' or a number of bytes")
-    return int(float(found[1]) * _UNITS[found[2]])
+def _fitted(plan: Plan, budget: Budget, most: int | None) -> Plan:
+    """The plan with batches that fit, and how much of each kind of work is done at once."""
+    resid = plan.recording.resid[0]
+    needs = Needs(resid.shape[1], resid.shape[2] * resid.element_size())
+    largest = {cell: needs.of(needs.rows(work)) for cell, work in plan.works.items()}
+    cell = max(largest, key=largest.__getitem__, default=0)
+    room = largest.get(cell, 0)
+    budget.check_cell(cell, room, checked=bool(plan.checked))
+    tokens, rows = budget.sizes(
+        _TOKENS_AT_ONCE.get(resid.device.type, _TOKENS_ELSEWHERE),
+        max(len(resid), sum(len(work.rows) for work in plan.works.values())),
+        room,
+    )
+    working = budget.working(tokens, rows)
+    free = budget.limit - budget.held - working
+    batches, peak = _batches(plan.works, needs, room=free, most=most)
+    full = prompts = 0
+    if plan.in_full or plan.recording.tail is None:
+        prompts = budget.prompts_in_full(whole=any(has_own(plan.cells[c]) for c in plan.in_full))
+        full = prompts * budget.shape.in_full
+    elif plan.checked:
+        prompts = budget.prompts_in_full(whole=False)
+        full = min(len(plan.checked), prompts) * budget.shape.in_full
+    return replace(
+        plan,
+        batches=(*batches, *((index,) for index in plan.in_full)),
+        tokens_at_once=tokens,
+        rows_at_once=rows,
+        prompts_at_once=max(1, prompts),
+        bytes=budget.held + max(working + peak, full),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Needs:
+    """What the rows of a batch take on their way through the blocks."""
+
+    length: int
+    row: int  # bytes of a position
+
+    @property
+    def nothing(self) -> Tensor:
+        """No rows."""
+        return torch.zeros(self.length, dtype=torch.long)
+
+    def rows(self, work: Work) -> Tensor:
+        """How many rows of a cell start at each position."""
+        return work.start.cpu().bincount(minlength=self.length)
+
+    def of(self, counts: Tensor) -> int:
+        """The bytes of so many rows from each position on; those of one position run together."""
+        return int((counts * (self.length - torch.arange(self.length))).max()) * self.row
 
 
 def _batches(
-    recording: Recording,
-    works: dict[int, Work],
-    tokens: int,
-    reads: Reads,
-    *,
-    limit: int,
-    most: int | None,
+    works: dict[int, Work], needs: Needs, *, room: int, most: int | None
 ) -> tuple[list[tuple[int, ...]], int]:
-    """Cells that run together, in order, each batch within the limit; and the largest of all."""
-    resid = recording.resid[0]
-    length, row = resid.shape[1], resid.shape[2] * resid.element_size()
-    fixed = recording.bytes + _working(recording.model.cfg, tokens, length, reads, resid)
+    """Cells that run together, in order, each batch within the room; and what the largest takes."""
     batches: list[tuple[int, ...]] = []
-    counts, current, peak = torch.zeros(length, dtype=torch.long), [], 0
+    counts, current, peak = needs.nothing, [], 0
     for index, work in works.items():
-        own = work.start.cpu().bincount(minlength=length)
-        needs = int(((counts + own) * (length - torch.arange(length))).max()) * row
-        if current and (fixed + needs > limit or len(current) == most):
+        own = needs.rows(work)
+        if current and (needs.of(counts + own) > room or len(current) == most):
             batches.append(tuple(current))
-            counts, current = torch.zeros(length, dtype=torch.long), []
-            needs = int((own * (length - torch.arange(length))).max()) * row
-        if fixed + needs > limit:
-            raise MemoryError(
-                f"memory {limit / 1e6:.0f} MB is too small for one cell: the recorded run and the "
-                f"work on it take {fixed / 1e6:.0f} MB, cell {index} another {needs / 1e6:.0f} MB; "
-                f"give memory={ceil((fixed + needs) / 1e6)}MB or fewer prompts"
-            )
-        counts, peak = counts + own, max(peak, fixed + needs)
+            counts, current = needs.nothing, []
+        counts = counts + own
+        peak = max(peak, needs.of(counts))
         current.append(index)
-    return [*batches, tuple(current)] if current else batches, peak or fixed
-
-
-def _working(cfg: Any, tokens: int, length: int, reads: Reads, resid: Tensor) -> int:
-    """About what one call of a block, or reading one batch of logits, takes for itself."""
-    width = 8 * cfg.d_model + 4 * (getattr(cfg, "d_mlp", 0) or 0) + 3 * cfg.n_heads * length
-    wide = cfg.d_vocab if reads.columns is None else reads.columns.shape[1] * cfg.d_model
-    read = rows_at_once(cfg, length, reads) * wide * (length if reads.rows == "all" else 1)
-    return max(tokens * width, 3 * read) * resid.element_size()
-
-
-def rows_at_once(cfg: Any, length: int, reads: Reads) -> int:
-    """How many rows of logits are computed in one go: about 25 million numbers."""
-    wide = cfg.d_vocab if reads.columns is None else reads.columns.shape[1] * cfg.d_model
-    wide *= length if reads.rows == "all" else 1
-    return max(1, min(4096, 25_000_000 // max(wide, 1)))
+    return [*batches, tuple(current)] if current else batches, peak
 
 
 def _drawn(

@@ -122,7 +122,7 @@ def record(model: HookedModel, prompts: Prompts, sites: Iterable[Site]) -> Recor
     device = next(model.original_model.parameters()).device
     prompts = prompts.to(device)
     notes = _Notes()
-    tape = Tape() if _takes_cache(model) else None
+    tape = Tape() if takes_cache(model) else None
     began = perf_counter()
     with ExitStack() as stack:
         for block in model.blocks:
@@ -170,7 +170,8 @@ def _arguments(model: HookedModel) -> Any:
     return inspect.signature(model.original_model.forward).parameters
 
 
-def _takes_cache(model: HookedModel) -> bool:
+def takes_cache(model: HookedModel) -> bool:
+    """Whether its attention can be handed keys and values of earlier positions."""
     return "past_key_values" in _arguments(model)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,9 +10,12 @@ from torch import Tensor
 
 from hooks.replay import checking
 from hooks.replay.cells import Work, by_start
-from hooks.replay.planning import Plan, rows_at_once
+from hooks.replay.memory import blocks
+from hooks.replay.planning import Plan
 from hooks.replay.recording import ROUNDING
 from hooks.replay.wave import Wave
+
+Done = TypeVar("Done")
 
 Reduce = Callable[[Tensor, Tensor], Tensor]
 """From the prompts' numbers and their logits, (row, pos, column), to numbers: (row, value)."""
@@ -49,26 +53,30 @@ def run(plan: Plan, batch: Sequence[int], reduce: Reduce, *, trail: Trail | None
     `ReplayMismatch` when a checked cell differs from its full forward pass.
     """
     trail = trail or Trail()
+    parts = halving(batch, lambda some: list(_run(plan, some, reduce, trail)), trail)
+    return _joined([answers for part in parts for answers in part])
+
+
+def halving(batch: Sequence[int], do: Callable[[Sequence[int]], Done], trail: Trail) -> list[Done]:
+    """`do` of the whole batch; of its halves, and theirs, where memory cannot be had."""
     try:
-        parts = list(_run(plan, batch, reduce, trail))
+        return [do(batch)]
     except (MemoryError, RuntimeError) as error:
         if not _is_shortage(error) or len(batch) == 1:
             raise
         trail.backoffs.append(f"no memory for {len(batch)} cells at once: halved")
-        half = len(batch) // 2
-        parts = [run(plan, part, reduce, trail=trail) for part in (batch[:half], batch[half:])]
-    return _joined(parts)
+    half = len(batch) // 2
+    return [*halving(batch[:half], do, trail), *halving(batch[half:], do, trail)]
 
 
 @torch.no_grad()
 def recorded(plan: Plan, reduce: Reduce) -> Float[Tensor, "batch value"]:
     """What `reduce` makes of the logits of the recorded run."""
-    rows = torch.arange(len(plan.recording.prompts), device=plan.recording.resid[0].device)
     if plan.recording.tail is None:
-        return reduce(rows, checking.in_full(plan, None)).cpu()
+        parts = checking.prompts(plan)
+        return torch.cat([reduce(some, checking.in_full(plan, None, some)).cpu() for some in parts])
     wave = Wave.of(plan, 0, [])
-    step = rows_at_once(plan.recording.model.cfg, plan.recording.resid[0].shape[1], plan.reads)
-    parts = rows.split(step)
+    parts = blocks(len(plan.recording.prompts), plan.rows_at_once, plan.recording.resid[0].device)
     return torch.cat([reduce(part, wave.logits_of_recording(part)).cpu() for part in parts])
 
 
@@ -107,12 +115,11 @@ def _run(plan: Plan, batch: Sequence[int], reduce: Reduce, trail: Trail) -> Iter
             if bool(moved.any()):
                 values = reduce(rows[moved], logits[moved])
                 yield Answers(cells[moved].cpu(), rows[moved].cpu(), values.cpu())
-    everyone = torch.arange(len(plan.recording.prompts), device=plan.recording.resid[0].device)
-    for cell in batch:
-        if cell in plan.in_full:
-            values = reduce(everyone, checking.in_full(plan, cell)).cpu()
-            trail.advance(plan.tokens_of([cell]))
-            yield Answers(torch.full((len(values),), cell), everyone.cpu(), values)
+    for cell in [cell for cell in batch if cell in plan.in_full]:
+        for some in checking.prompts(plan):
+            values = reduce(some, checking.in_full(plan, cell, some)).cpu()
+            yield Answers(torch.full((len(values),), cell), some.cpu(), values)
+        trail.advance(plan.tokens_of([cell]))
 
 
 def _moved(logits: Tensor, before: Tensor, scale: Tensor) -> Bool[Tensor, " row"]:
@@ -121,5 +128,5 @@ def _moved(logits: Tensor, before: Tensor, scale: Tensor) -> Bool[Tensor, " row"
     The order in which a sum is made depends on how many rows are multiplied at once, so that a
     cell without any effect comes back with the last bits changed. Such a cell is the base run.
     """
-    difference = (logits - before).abs().flatten(1).max(dim=1).values
+    difference = before.sub_(logits).abs_().flatten(1).max(dim=1).values  # no other copy of them
     return ~(difference <= ROUNDING[logits.dtype] * scale)  # NaN has moved

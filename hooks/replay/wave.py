@@ -13,7 +13,8 @@ from torch import Tensor
 from hooks.intervene import is_finite, written_between
 from hooks.places import Edit, Window
 from hooks.replay.cells import Step, Work
-from hooks.replay.planning import Plan, rows_at_once
+from hooks.replay.memory import blocks
+from hooks.replay.planning import Plan
 from hooks.replay.watching import EverythingSeen, Watch
 from hooks.sites import Site
 
@@ -59,9 +60,7 @@ class Wave:
         """Cells, prompts and the logits that are read of them, some rows at a time."""
         state, live = self._walk(advance)
         cells = self._cell()
-        recording = self.plan.recording
-        step = rows_at_once(recording.model.cfg, recording.resid[0].shape[1], self.plan.reads)
-        for rows in torch.arange(live, device=self.owner.device).split(step) if live else ():
+        for rows in blocks(live, self.plan.rows_at_once, self.owner.device):
             yield cells[rows], self.prompt[rows], self._logits(state, rows)
 
     def watched(self, watch: Watch, advance: Callable[[int], object]) -> None:

@@ -81,6 +81,40 @@ def test_a_metric_of_the_wrong_shape_is_refused():
         metrics.logit_diff(torch.zeros(3, 1, 4), task())
 
 
+def test_a_metric_that_returns_no_tensor_is_refused():
+    wrong = metrics.Metric("odd", "nats", "last", "all", lambda logits, task, prompts: [0.1, 0.2])
+    with pytest.raises(ValueError, match=r"odd returned \[0.1, 0.2\]; .* as a tensor"):
+        wrong(logits(), task())
+
+
+def test_a_metric_is_not_a_sequence_of_metrics():
+    """It gives itself for some of the prompts, whichever are asked for: a loop would never end."""
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(metrics.logit_diff)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda logits, task, prompts: logits[:, 0], "<function .* is no metric: give one, such"),
+        ([metrics.logit_diff], r"metric=\[logit_diff \(nats\)\] is no metric: give one, such as"),
+        (None, "metric=None is no metric"),
+    ],
+    ids=["a function", "a list", "nothing"],
+)
+def test_what_is_no_metric_is_refused_with_what_to_give(given, said):
+    with pytest.raises(TypeError, match=said):
+        metrics.check(given)
+
+
+@pytest.mark.parametrize("given", [metrics.logit_diff, "logit_diff", None, {metrics.logit_diff}])
+def test_metrics_that_are_no_list_are_refused(unchecked_types, given):
+    with pytest.raises(TypeError, match=r"give a list: metrics=\[...\]"):
+        metrics.check_all(given)
+    metrics.check_all([metrics.logit_diff])
+    metrics.check_all((metrics.logit_diff,))
+
+
 @pytest.mark.parametrize("rows", [slice(0, 1), torch.tensor([0, 1, 1])])
 def test_a_reference_of_other_prompts_is_refused_and_not_broadcast(rows):
     metric = metrics.minus_kl(PROBABILITIES.log()[rows])

@@ -10,7 +10,7 @@ from workbench.effects.exact import Cost, Effects, Run, exact, plan
 from workbench.effects.integrated import Integrated
 from workbench.effects.kept import keeping
 from workbench.effects.measure import measure
-from workbench.effects.optimal import Optimum, optimal_constant
+from workbench.effects.optimal import Optimum, optimal_constant, optimal_constants
 from workbench.effects.quadrature import Quadrature
 from workbench.effects.sources import Source, mean_over, values
 
@@ -32,6 +32,7 @@ __all__ = [
     "mean_over",
     "measure",
     "optimal_constant",
+    "optimal_constants",
     "plan",
     "values",
 ]

@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -12,9 +13,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import HookedModel, Prompts, replay
-from hooks.replay import Cell, Plan, Reads, Trail
+from hooks.replay import BudgetTooSmall, Cell, Plan, Reads, Trail
+from hooks.replay.cells import for_prompts, has_own
 from workbench.effects.kept import Kept, folder_for
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check_all
 from workbench.tasks import Task
 from workbench.tasks.task import ABSENT
 
@@ -71,6 +73,7 @@ def plan(
     memory: str | int = "2GB",
 ) -> Plan:
     """What `exact` would do and cost, from one forward pass; `str(plan)` says it."""
+    check_all(metrics)
     return _plan(model, task, cells, metrics=metrics, run=run, memory=memory)
 
 
@@ -93,15 +96,25 @@ def exact(
     a difference is an error that names the cell. The plan is printed before the run.
 
     run     the edits are made in the task's "clean" or its "corrupt" prompts
-    memory  what the sweep may hold beside the model; batches are made to fit
+    memory  what the sweep may hold beside the model, what the edits write included; batches are
+            made to fit, first of cells and then, where one cell does not fit, of prompts
     keep    a folder in which results are kept as they come: when the sweep is interrupted, the
             same call goes on where it stopped. Own functions, as edits or metrics, cannot be kept
     """
+    check_all(metrics)
     folder = folder_for(keep, cells, metrics)
-    planned = _plan(
-        model, task, cells, metrics=metrics, run=run, memory=memory, check=check, seed=seed,
-        most=None if folder is None else _CELLS_A_BATCH,
-    )  # fmt: skip
+    try:
+        planned = _plan(
+            model, task, cells, metrics=metrics, run=run, memory=memory, check=check, seed=seed,
+            most=None if folder is None else _CELLS_A_BATCH,
+        )  # fmt: skip
+    except BudgetTooSmall:
+        if len(task) == 1 or any(map(has_own, cells)):
+            raise
+        planned = None
+    if planned is None:
+        how = {"run": run, "memory": memory, "keep": keep, "check": ceil(check / 2), "seed": seed}
+        return _in_halves(model, task, cells, metrics, **how)
     tqdm.write(str(planned), file=sys.stderr)
     reduce = _reduction(task, metrics, run, planned.reads)
     baseline = replay.recorded(planned, reduce)
@@ -115,6 +128,38 @@ def exact(
     )  # fmt: skip
     values = values.permute(2, 0, 1).contiguous()
     return Effects(values, baseline.T.contiguous(), tuple(metrics), cost)
+
+
+def _in_halves(
+    model: HookedModel, task: Task, cells: Sequence[Cell], metrics: Sequence[Metric], **how: Any
+) -> Effects:
+    """`exact` of the first half of the prompts, and of the others."""
+    parts: list[Effects] = []
+    halves = torch.arange(len(task)).chunk(2)
+    for rows in halves:
+        some = [for_prompts(cell, rows) for cell in cells]
+        own = [metric[rows] for metric in metrics]
+        parts.append(exact(model, _rows_of(task, rows), some, metrics=own, **how))
+    shares = [len(rows) / len(task) for rows in halves]
+    costs = [part.cost for part in parts]
+    halved = [f"no room for {len(task)} prompts at once: halved"]
+    cost = Cost(
+        len(cells),
+        sum(cost.forwards * share for cost, share in zip(costs, shares, strict=True)),
+        costs[0].savings,
+        sum(cost.checked for cost in costs),
+        max(cost.largest_difference for cost in costs),
+        min(cost.resumed for cost in costs),
+        "; ".join([*halved, *(cost.backoffs for cost in costs if cost.backoffs)]),
+    )
+    values = torch.cat([part.values for part in parts], dim=2)
+    return Effects(values, torch.cat([p.baseline for p in parts], dim=1), tuple(metrics), cost)
+
+
+def _rows_of(task: Task, rows: Int[Tensor, " row"]) -> Task:
+    """Some prompts of a task, as wide as all of them, so that edits of all fit."""
+    pair = [Prompts(one.tokens[rows], one.lengths[rows]) for one in (task.clean, task.corrupt)]
+    return replace(task[rows], clean=pair[0], corrupt=pair[1])
 
 
 def _carry_out(
@@ -158,8 +203,6 @@ def _plan(
     check: int = 3,
     seed: int = 0,
 ) -> Plan:
-    if not metrics:
-        raise ValueError("no metric was given: name at least one, such as metrics.logit_diff")
     if run not in ("clean", "corrupt"):
         raise ValueError(f"no run {run!r}: edits are made in the 'clean' or the 'corrupt' prompts")
     for metric in metrics:
@@ -169,6 +212,12 @@ def _plan(
                 f"{len(task)}: choose the same rows of both, metric[rows] and task[rows]"
             )
     prompts = _prompts(task, run)
+    largest, vocabulary = int(max(task.answer.max(), task.foil.max())), model.cfg.d_vocab
+    if largest >= vocabulary and any(metric.columns == "answer" for metric in metrics):
+        raise ValueError(
+            f"{task.name}: id {largest} of an answer or foil is not one of this model's "
+            f"{vocabulary} tokens: make the task for this model"
+        )
     return replay.plan(
         model, prompts, cells, reads=_reads(task, metrics), memory=memory, most=most,
         check=check, seed=seed,

@@ -50,6 +50,8 @@ def folder_for(
             f"{own} is a function of your own, whose results cannot be kept: nobody can tell when "
             "it has changed. Use those of hooks.edits and workbench.metrics, or keep=None"
         )
+    if Path(keep).is_file():
+        raise ValueError(f"keep={str(keep)!r} is a file: give a folder, there already or not")
     return Path(keep)
 
 
@@ -107,6 +109,8 @@ class Kept:
         try:
             found = self.shelf.get(sorted(there))
         except store.Damaged as damaged:
+            if not damaged.keys:  # the index itself, which says how it is made again
+                raise
             self.shelf.forget(damaged.keys)
             return self.read(cells)
         return {

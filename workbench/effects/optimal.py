@@ -1,18 +1,23 @@
 """The constant that does least harm in an activation's place (optimal ablation)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from hooks import HookedModel, Site, capture, intervening, last_logits
-from hooks.heads import places
+from hooks.heads import at, places
 from workbench.effects.exact import Run
-from workbench.effects.sources import mean_over
+from workbench.effects.sources import Source, mean_over
 from workbench.metrics import Metric
 from workbench.tasks import Task
+
+Together = Literal["each", "together"]
+"""Whether each head of a site gets a constant of its own making, or all at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +79,50 @@ def optimal_constant(
     start = average if best == "mean" else torch.zeros_like(average)
     value, found = _climb(measured, start, ends[best], steps=steps, rate=rate * size)
     return Optimum(value, float(found), float(ends["zero"]), float(ends["mean"]))
+
+
+def optimal_constants(
+    model: HookedModel,
+    task: Task,
+    sites: Iterable[Site],
+    *,
+    metric: Metric,
+    heads: Together = "each",
+    run: Run = "clean",
+    steps: int = 60,
+    rate: float = 0.1,
+) -> Source:
+    """A source with the constants under which the metric is highest, as `optimal_constant` has it.
+
+    heads   "each": every head has the constant that is best when it alone is ablated, for sweeps
+            over heads. "together": all heads of a site are ablated at once, for sweeps over "all"
+    run     the prompts that will be edited: "clean" for noising, "corrupt" for denoising
+
+    One fit for each head of each site, or for each site: `steps` passes forward and back.
+    """
+    if heads not in get_args(Together):
+        raise ValueError(f"heads={heads!r}: there are {', '.join(get_args(Together))}")
+    wanted = list(dict.fromkeys(sites))
+    if not wanted:
+        raise ValueError("no site was given: name at least one, such as Site('z', 5)")
+    fits = [(site, group) for site in wanted for group in _groups(model, site, heads)]
+    constants: dict[Site, Tensor] = {}
+    with tqdm(fits, desc="optimal constants", unit="fit", mininterval=0.5, delay=0.5) as bar:
+        for site, group in bar:
+            found = optimal_constant(
+                model, task, site, metric=metric, heads=group, run=run, steps=steps, rate=rate
+            ).value
+            value = constants.setdefault(site, torch.zeros_like(found))
+            rows = slice(None) if group is None else places(model, site, group)
+            value[rows] = found[rows]
+    return Source("constant", constants=constants)
+
+
+def _groups(model: HookedModel, site: Site, heads: Together) -> list[list[int] | None]:
+    """Which heads of a site are fitted together; None for all of it."""
+    if heads == "together" or "head" not in site.axes:
+        return [None]
+    return [[head] for head in at(model, site.layer).of(site.stream)]
 
 
 def _climb(

@@ -19,9 +19,10 @@ from hooks import (
     gradients,
     gradients_without_each_layer,
 )
+from hooks.prompts import check_batch_size
 from workbench.effects.exact import Run
 from workbench.effects.measure import measure
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check
 from workbench.tasks import Task
 
 Replacement = Literal["counterfactual", "zero"] | Mapping[Site, Tensor]
@@ -41,8 +42,12 @@ class Pair:
     replacement: Replacement = "counterfactual"
     start: int = 0  # the first prompt's place in the whole task
 
+    def __post_init__(self) -> None:
+        check(self.metric)
+
     def batches(self, size: int) -> Iterator["Pair"]:
         """The same for `size` prompts at a time, in their order."""
+        check_batch_size(size)
         for start in range(0, len(self.task), size):
             rows = slice(start, start + size)
             part = self.task[rows], self.metric[rows]

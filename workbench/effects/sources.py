@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel, Prompts, Site, capture
+from hooks.prompts import check_batch_size
 from workbench.effects.exact import Run
 from workbench.tasks import Task
 
@@ -52,8 +53,13 @@ class Source:
     def __post_init__(self) -> None:
         if self.kind not in MEANING:
             raise ValueError(f"no source {self.kind!r}; there are {', '.join(map(repr, MEANING))}")
-        if (self.kind == "constant") != (self.constants is not None):
-            raise ValueError("constants are given with, and only with, Source('constant')")
+        if self.kind == "constant" and not self.constants:
+            raise ValueError(
+                "source 'constant' needs its constants: effects.optimal_constants(model, task, "
+                "sites, metric=...) finds them and gives the source to be used"
+            )
+        if self.kind != "constant" and self.constants is not None:
+            raise ValueError(f"constants are given with Source('constant'), not with {self.kind!r}")
 
     def __str__(self) -> str:
         return self.kind
@@ -79,6 +85,7 @@ def values(
     are views, and take no memory for each prompt.
     """
     source, wanted = Source.of(source), list(dict.fromkeys(sites))
+    check_batch_size(batch_size)
     here, there = (task.clean, task.corrupt) if run == "clean" else (task.corrupt, task.clean)
     device = next(model.original_model.parameters()).device
     if source.kind == "constant":
@@ -92,12 +99,29 @@ def values(
         means = mean_over(model, over, wanted, batch_size=batch_size)
         return {site: _spread(means[site], here, site) for site in wanted}
     if source.kind == "counterfactual":
-        found = capture(model, there, wanted)
-        return {site: found[site] for site in wanted}
+        return _captured(model, there, wanted, batch_size)
     rows = _rows(source, here, over, task, own=source.over is None)
-    found = capture(model, over, wanted)
+    found = _captured(model, over, wanted, batch_size)
     weights = rows.to(device)
     return {site: _mixed(found[site], weights, over, here, site) for site in wanted}
+
+
+def _captured(
+    model: HookedModel, prompts: Prompts, sites: Iterable[Site], batch_size: int
+) -> dict[Site, Tensor]:
+    """What flows through the sites, from passes of so many prompts, all as wide as the widest."""
+    wanted, count = list(sites), len(prompts)
+    if count <= batch_size:
+        seen = capture(model, prompts, wanted)
+        return {site: seen[site] for site in wanted}
+    found: dict[Site, Tensor] = {}
+    for rows in torch.arange(count).split(batch_size):
+        seen = capture(model, Prompts(prompts.tokens[rows], prompts.lengths[rows]), wanted)
+        for site in wanted:
+            if site not in found:
+                found[site] = seen[site].new_empty(count, *seen[site].shape[1:])
+            found[site][rows] = seen[site]
+    return found
 
 
 def mean_over(
@@ -211,6 +235,8 @@ def _mixed(
         row, position = ((total == 0) & inside).nonzero()[0].tolist()
         raise ValueError(f"no prompt has a token at position {position}, where prompt {row} has")
     share = share / rearrange(total.clamp(min=1e-30), "b p -> b 1 p")
-    mixed = torch.einsum("op...,bop->bp...", activation[:, :length].double(), share)
-    mixed = mixed.to(activation.dtype)
+    mixed = activation.new_empty(len(here), length, *activation.shape[2:])
+    for position in range(length):  # one at a time, so that little is in double precision
+        there = activation[:, position].double()
+        mixed[:, position] = torch.einsum("o...,bo->b...", there, share[..., position]).to(mixed)
     return rearrange(mixed, "b query head key -> b head query key") if attention else mixed

@@ -1,6 +1,7 @@
 """Circuits found by cutting one edge after the other (ACDC, Conmy et al. 2023)."""
 
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Any, NamedTuple
 
 import torch
@@ -85,6 +86,8 @@ def acdc(
     Several edges are tried in one run as if all before them will be cut; those behind one that
     is kept are tried again, so the outcome is that of one run for each.
     """
+    if isnan(threshold):
+        raise ValueError("threshold is NaN: give a number, in the metric's unit")
     graph = Graph.of(model) if graph is None else graph
     check_small(graph, most)
     if metric is None:

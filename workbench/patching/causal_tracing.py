@@ -14,8 +14,8 @@ from hooks.sites import Stream, check_writable
 from workbench import effects, statistics
 from workbench.metrics import Metric
 from workbench.patching import evidence
+from workbench.patching.asking import USUALLY, Running
 from workbench.patching.places import Over, Place, places, sites
-from workbench.patching.sweeping import USUALLY, Running
 from workbench.patching.tracing import Tracing
 from workbench.tasks import Task
 from workbench.tasks.provenance import labels

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import Gradients, HookedModel, Site, capture, edits, intervening
+from hooks.prompts import check_batch_size
 from workbench.effects import Source
 from workbench.effects.exact import Run
 from workbench.effects.pair import Pair
@@ -71,6 +72,17 @@ def attribute_edges(
     `batch_size` prompts run at once; each takes the memory of one residual stream for each writer.
     """
     check_run(run, source)
+    check_batch_size(batch_size)
+    if not isinstance(quadrature, Quadrature):
+        raise TypeError(
+            f"quadrature={quadrature!r}: give a rule with its fineness, such as "
+            'effects.Quadrature("midpoint", 5)'
+        )
+    if Source.of(source).kind == "counterfactual" and _same(task):
+        raise ValueError(
+            f"{task.name}: the corrupt prompts are the clean ones, so no edge would carry anything "
+            "else: give a task with a corruption, or another source"
+        )
     if along not in get_args(Along):
         raise ValueError(f"no path along {along!r}; there are {', '.join(get_args(Along))}")
     graph = Graph.of(model) if graph is None else graph
@@ -101,6 +113,12 @@ def attribute_edges(
         unit=metric.unit,
         **labels(model, task),
     )
+
+
+def _same(task: Task) -> bool:
+    """Whether there is no token in which the pairs differ."""
+    differ = task.clean.tokens != task.corrupt.tokens
+    return not bool((differ & task.clean.mask.bool()).any())
 
 
 class Part(NamedTuple):

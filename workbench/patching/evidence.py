@@ -61,6 +61,15 @@ def check(task: Task, directions: Sequence[str]) -> None:
     """Raise for a task without bounds, or a direction that there is not."""
     if len(task) < 2:
         raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")
-    wrong = [one for one in directions if one not in RUN]
+    several = [directions] if isinstance(directions, str) else directions
+    wrong = [one for one in several if one not in RUN]
     if wrong:
         raise ValueError(f"no direction {wrong[0]!r}; there are 'denoise' and 'noise'")
+
+
+def check_listed(directions: Sequence[str]) -> None:
+    """Raise unless directions are in a list, at least one."""
+    if isinstance(directions, str) or not directions:
+        raise ValueError(
+            f"directions={directions!r}: give a list of one or both, such as directions=['noise']"
+        )

@@ -102,8 +102,7 @@ class FaithfulnessCurve(Result):
 
     def smallest(self, share: float = 0.9) -> int:
         """The fewest edges, of the sizes that were measured, that keep `share` of the metric."""
-        reached = self.size[self.faithfulness >= share]
-        return int(reached.min())
+        return smallest(self.size, self.faithfulness, share)
 
     def sentence(self) -> str:
         """What was found, in a few sentences."""
@@ -132,6 +131,8 @@ def faithfulness(
 ) -> Faithfulness:
     """How much of the metric each circuit keeps on the clean prompts, its other edges cut."""
     circuits = [circuits] if isinstance(circuits, Circuit) else list(circuits)
+    if not circuits:
+        raise ValueError("no circuit was given: name at least one")
     found = Shares.of(model, task, circuits, metric=metric, source=source, batch_size=batch_size)
     value, low, high = found.kept(seed)
     return Faithfulness(
@@ -169,6 +170,8 @@ def faithfulness_curve(
     """
     graph = scores.graph
     fractions = sorted({*fractions, 1.0} - {0.0})
+    if len(fractions) < 2:
+        raise ValueError("fractions: give at least one share of all edges below 1")
     if not 0 < fractions[0] <= fractions[-1] <= 1:
         raise ValueError(f"fractions of all edges lie between 0 and 1, got {fractions}")
     sizes = [int(fraction * graph.size) for fraction in fractions]
@@ -193,6 +196,18 @@ def faithfulness_curve(
         unit=metric.unit,
         **_labels(model, task, found),
     )
+
+
+def smallest(size: Int[Tensor, " circuit"], kept: Float[Tensor, " circuit"], share: float) -> int:
+    """The fewest edges of circuits that keep a share; an error says what the best one keeps."""
+    reached = size[kept >= share]
+    if not len(reached):
+        best = int(kept.nan_to_num(nan=-torch.inf).argmax())
+        raise ValueError(
+            f"no circuit that was measured keeps {share:.0%}: the most is {float(kept[best]):.0%}, "
+            f"by {int(size[best])} edges; ask for less"
+        )
+    return int(reached.min())
 
 
 def _labels(model: HookedModel, task: Task, found: Shares) -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hooks import Edit, HookedModel, Site, edits, heads
 from hooks.replay import Cell
-from hooks.replay.planning import size
+from hooks.replay.memory import size
 from workbench import effects
 from workbench.effects.fixed_norm import FixedNorm, logits_of
 from workbench.metrics import Metric

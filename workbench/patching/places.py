@@ -35,6 +35,49 @@ class Place:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Where:
+    """Which part of a stream a sweep visits, beyond its columns. None is all of it.
+
+    positions   restricts heads, neurons and "all" to some tokens, such as task.positions["END"]
+    neurons     which neurons are columns, the same in every layer
+    """
+
+    layers: Sequence[int] | None = None
+    positions: Positions | None = None
+    neurons: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, given in (("layers", self.layers), ("neurons", self.neurons)):
+            if given is None:
+                continue
+            if not isinstance(given, Sequence):
+                raise TypeError(f"{name}={given!r}: give a list: {name}=[...]")
+            if not given:
+                raise ValueError(f"{name}=[] visits nothing: name some, or leave it out for all")
+            check_distinct(name, given)
+
+    def check(self, over: Over) -> None:
+        """Raise for a part that a sweep over such columns would not heed."""
+        if self.positions is not None and over in ("position", "role"):
+            raise ValueError(
+                f"Where(positions=...) restricts heads, neurons and 'all' to some tokens, but over="
+                f"{over!r} sweeps the tokens themselves: leave it out, or take over='all'"
+            )
+        if self.neurons is not None and over != "neuron":
+            raise ValueError(
+                f"Where(neurons=...) chooses the columns of over='neuron', but this sweep is over "
+                f"{over!r}: leave it out, or take over='neuron'"
+            )
+
+
+def check_distinct(what: str, given: Sequence[object]) -> None:
+    """Raise for what is named twice: its rows would be the same, and p corrected for both."""
+    twice = [one for place, one in enumerate(given) if one in given[:place]]
+    if twice:
+        raise ValueError(f"{what} {twice[0]} is given twice: name each once")
+
+
 def places(
     model: HookedModel,
     task: Task,
@@ -93,7 +136,12 @@ def labels(model: HookedModel, task: Task) -> list[str]:
 
 def sites(model: HookedModel, stream: Stream, layers: Sequence[int] | None) -> list[Site]:
     """The site of `stream` in each of `layers`, or in all."""
-    chosen = range(model.cfg.n_layers) if layers is None else layers
+    chosen, count = range(model.cfg.n_layers) if layers is None else layers, model.cfg.n_layers
+    outside = [layer for layer in chosen if not 0 <= layer < count]
+    if outside:
+        raise ValueError(
+            f"layer {outside[0]} is not in this model: its layers are 0 to {count - 1}"
+        )
     if stream in ("embed", "final"):
         raise ValueError(f"{stream} exists once; a sweep is over layers: take resid_pre 0 instead")
     return [Site(stream, layer) for layer in chosen]

@@ -29,9 +29,9 @@ from hooks import (
 )
 from hooks.replay import Cell, Reads, Seen
 from workbench.metrics import Metric
+from workbench.patching.asking import Running
 from workbench.patching.evidence import RUN, Direction
 from workbench.patching.points import Point, is_parallel
-from workbench.patching.sweeping import Running
 from workbench.tasks import Task
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from hooks import HookedModel
 from workbench.metrics import Metric
 from workbench.patching.circuits import Circuit
-from workbench.patching.faithfulness import FRACTIONS, faithfulness, faithfulness_curve
+from workbench.patching.faithfulness import FRACTIONS, faithfulness, faithfulness_curve, smallest
 from workbench.patching.graph import Graph
 from workbench.patching.scores import By, EdgeScores, How
 from workbench.results import Result
@@ -59,7 +59,7 @@ class CircuitStudy(Result):
 
     def smallest(self, share: float = 0.9) -> int:
         """The fewest edges, of the sizes that were measured, that keep `share` of the metric."""
-        return int(self.size[self.faithfulness >= share].min())
+        return smallest(self.size, self.faithfulness, share)
 
     def sentence(self) -> str:
         """What was found, in a few sentences."""

@@ -1,8 +1,6 @@
 """Sweeps: every place of a stream, in either direction, from any source; all exact."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -17,27 +15,12 @@ from workbench.effects.exact import Run
 from workbench.effects.sources import Kind
 from workbench.metrics import Metric
 from workbench.patching import evidence
+from workbench.patching.asking import EVERYWHERE, USUALLY, Running, asked_of
 from workbench.patching.evidence import RUN, Direction
 from workbench.patching.maps import Sweep, Sweeps
-from workbench.patching.places import Over, Place, has, places, sites, usual
+from workbench.patching.places import Over, Where, check_distinct, sites
 from workbench.patching.ranking import Ranking
 from workbench.tasks import Task, provenance, solved
-
-
-@dataclass(frozen=True, eq=False)
-class Where:
-    """Which part of a stream a sweep visits, beyond its columns. None is all of it.
-
-    positions   restricts heads, neurons and "all" to some tokens, such as task.positions["END"]
-    neurons     which neurons are columns, the same in every layer
-    """
-
-    layers: Sequence[int] | None = None
-    positions: Positions | None = None
-    neurons: Sequence[int] | None = None
-
-
-EVERYWHERE = Where()
 
 
 def sweep(
@@ -67,18 +50,6 @@ def sweep(
     return found.one()
 
 
-@dataclass(frozen=True)
-class Running:
-    """How a sweep is carried out; `effects.exact` says what each of these does."""
-
-    memory: str | int = "2GB"
-    keep: str | Path | None = None
-    seed: int = 0
-
-
-USUALLY = Running()
-
-
 def sweeps(
     model: HookedModel,
     task: Task,
@@ -95,17 +66,16 @@ def sweeps(
 
     Each direction is one sweep, whatever the number of metrics.
     """
-    evidence.check(task, directions)
-    over, source = over or usual(stream), Source.of(source)
-    swept = sites(model, stream, where.layers)
-    columns = places(
-        model, task, stream, over=over, positions=where.positions, neurons=where.neurons
-    )
-    there = torch.tensor([[has(model, site, column) for column in columns] for site in swept])
-    visited = [(swept[row], columns[column]) for row, column in there.nonzero().tolist()]
+    asked = asked_of(
+        model, task, stream, metrics=metrics, over=over, directions=directions, source=source,
+        where=where,
+    )  # fmt: skip
+    swept, columns, there, over = asked.swept, asked.columns, asked.there, asked.over
     found = [
-        _one_way(model, task, visited, metrics=metrics, source=source,
-                 run=RUN[direction], running=running)
+        effects.exact(
+            model, task, asked.cells(model, task, RUN[direction]), metrics=metrics,
+            run=RUN[direction], memory=running.memory, keep=running.keep, seed=running.seed,
+        )
         for direction in directions
     ]  # fmt: skip
     ends = _ends(model, task, metrics, dict(zip(directions, found, strict=True)))
@@ -123,7 +93,7 @@ def sweeps(
         places=[column.label for column in columns],
         stream=stream,
         over=over,
-        source=str(source),
+        source=str(asked.source),
         cost="; ".join(str(one.cost) for one in found),
         caveat=_caveat(model, task, over),
         **provenance.of_task(model, task),
@@ -133,7 +103,7 @@ def sweeps(
 def neurons(
     model: HookedModel,
     task: Task,
-    chosen: Sequence[tuple[int, int]],
+    chosen: Sequence[tuple[int, int] | effects.Node],
     *,
     metric: Metric,
     direction: Direction = "noise",
@@ -141,20 +111,38 @@ def neurons(
     positions: Positions | None = None,
     running: Running = USUALLY,
 ) -> Ranking:
-    """What each of some MLP neurons, (layer, neuron), does alone; for example the top ones of an
-    attribution."""
+    """What each of some MLP neurons does alone.
+
+    `chosen` are pairs (layer, neuron), or the nodes of an attribution, the strongest of which are
+    `effects.attribute(model, task, sites, metric=..., summed=("pos",)).strongest(n)`.
+    """
     if not chosen:
         raise ValueError("no neurons were chosen: give (layer, neuron) pairs")
-    swept = sorted({Site("neuron", layer) for layer, _ in chosen})
+    pairs = [_neuron(one) for one in chosen]
+    check_distinct("neuron (layer, index)", pairs)
+    swept = sites(model, "neuron", sorted({layer for layer, _ in pairs}))
     values = effects.values(model, task, swept, source=source, run=RUN[direction])
     cells: dict[str, Cell] = {}
-    for layer, neuron in chosen:
+    for layer, neuron in pairs:
         site = Site("neuron", layer)
         cells[f"neuron {layer}.{neuron}"] = {
             site: edits.replace(values[site], neurons=[neuron], positions=positions)
         }
     what = f"{Source.of(source)} ablation of single neurons"
     return each(model, task, cells, metric=metric, what=what, run=RUN[direction], running=running)
+
+
+def _neuron(one: tuple[int, int] | effects.Node) -> tuple[int, int]:
+    """A neuron as (layer, index)."""
+    if not isinstance(one, effects.Node):
+        layer, neuron = one
+        return layer, neuron
+    if one.site.stream != "neuron" or set(one.at) != {"neuron"}:
+        raise ValueError(
+            f"{one} is not one neuron at all positions: attribute Site('neuron', layer) with "
+            "summed=('pos',), and give its nodes"
+        )
+    return one.site.layer, one.at["neuron"]
 
 
 def each(
@@ -185,24 +173,6 @@ def each(
         caveat=_caveat(model, task, "all"),
         **provenance.of_task(model, task),
     )
-
-
-def _one_way(
-    model: HookedModel,
-    task: Task,
-    visited: Sequence[tuple[Site, Place]],
-    *,
-    metrics: Sequence[Metric],
-    source: Source,
-    run: Run,
-    running: Running,
-) -> effects.Effects:
-    values = effects.values(model, task, [site for site, _ in visited], source=source, run=run)
-    cells = [{site: column.write(values[site])} for site, column in visited]
-    return effects.exact(
-        model, task, cells, metrics=metrics, run=run,
-        memory=running.memory, keep=running.keep, seed=running.seed,
-    )  # fmt: skip
 
 
 def _ends(

@@ -1,6 +1,8 @@
 """What is said to the person at the terminal, and how errors are said."""
 
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +25,39 @@ class UsageError(ValueError):
     """What was asked for is not there, or cannot be understood."""
 
 
+class Terminated(KeyboardInterrupt):
+    """What SIGTERM raises while errors are said as sentences: it goes the way of Ctrl-C."""
+
+
 @contextmanager
-def errors_as_sentences(*, show: Literal["sentence", "traceback"] = "sentence") -> Iterator[None]:
-    """When the block fails, say why and leave: with 2 for a `UsageError`, 130 for Ctrl-C, or 1."""
+def _termination_as_interrupt() -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only there are handlers set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        say("interrupted; what is complete was kept, and the same command goes on from there")
-        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def errors_as_sentences(*, show: Literal["sentence", "traceback"] = "sentence") -> Iterator[None]:
+    """When the block fails, say why and leave: with 2 for a `UsageError`, or 1.
+
+    What stops it from outside leaves with 130 (Ctrl-C) or 143 (SIGTERM), as shells have it; both
+    let what is being written be finished or taken back.
+    """
+    try:
+        with _termination_as_interrupt():
+            yield
+    except KeyboardInterrupt as stop:
+        how, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        say(f"{how}; what is complete was kept, and the same command goes on from there")
+        raise SystemExit(status) from None
     except Exception as error:
         if show == "traceback":
             traceback.print_exc()

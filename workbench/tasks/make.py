@@ -109,6 +109,8 @@ def _check_columns(name: str, columns: Mapping[str, Any]) -> None:
                 f"{name}: {what} has {len(column)} entries for {len(columns['clean'])} clean "
                 "prompts; give one for each"
             )
+    if not len(columns["clean"]):
+        raise ValueError(f"{name}: no prompts were given: clean and the others are empty")
     for what in ("clean", "corrupt"):
         for row, text in enumerate(columns[what]):
             if not isinstance(text, str) or not text:

@@ -14,6 +14,13 @@ ABSENT = -1
 """Fills `answer` and `foil` where a prompt has fewer ids than another."""
 
 
+class Roles(dict[str, Int[Tensor, " batch"]]):
+    """Where each role is; one that there is not is an error that names those there are."""
+
+    def __missing__(self, role: str) -> Tensor:
+        raise KeyError(f"no role {role!r} in this task; there are {', '.join(self) or 'none'}")
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """Clean and corrupt prompts of equal lengths, token by token in the same places.
@@ -37,6 +44,7 @@ class Task:
     dropped: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "positions", Roles(self.positions))
         if not self.clean.lengths.equal(self.corrupt.lengths):
             row = int((self.clean.lengths != self.corrupt.lengths).nonzero()[0])
             raise ValueError(
@@ -68,6 +76,8 @@ class Task:
         """Some of the prompts, with all that belongs to them; an int gives that one alone."""
         if isinstance(rows, int):
             rows = [range(len(self))[rows]]
+        if not len(torch.arange(len(self))[rows]):
+            raise ValueError(f"{self.name}: {rows} chooses none of the {len(self)} prompts")
         return Task(
             self.name,
             self.clean[rows],
@@ -101,6 +111,12 @@ def summed(
     logits: Float[Tensor, "batch vocab"], ids: Int[Tensor, "batch ids"]
 ) -> Float[Tensor, " batch"]:
     """The logit of a set of ids taken together: log of the sum of their exponentials."""
+    largest = int(ids.max())
+    if largest >= logits.shape[1]:
+        raise ValueError(
+            f"id {largest} of an answer or foil is not one of {logits.shape[1]} tokens: the task "
+            "was made for another model's tokenizer"
+        )
     ids = ids.to(logits.device)
     chosen = logits.gather(1, ids.clamp(min=0))
     if ids.shape[1] == 1:

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from hooks import Prompts, Site, edits, replay
 from hooks.replay import Reads
-from hooks.replay.planning import size
+from hooks.replay.memory import said, size
 from hooks.replay.recording import Recording
 
 LENGTHS = torch.tensor([7, 5, 3])
@@ -32,11 +32,35 @@ def test_a_memory_size_is_a_number_of_bytes_or_a_number_with_a_unit(said, size_i
     assert size(said) == size_in_bytes
 
 
-@pytest.mark.parametrize("said", ["2", "lots", "2GiB", "-1GB", "GB", "", "1.2.3GB", ".MB", "2 G"])
-def test_what_is_no_size_is_refused_with_an_example(said):
-    said_again = re.escape(repr(said))
-    with pytest.raises(ValueError, match=rf"memory {said_again} is no size: write"):
-        size(said)
+@pytest.mark.parametrize(
+    "given", ["2", "lots", "2GiB", "-1GB", "GB", "", "1.2.3GB", ".MB", "2 G", 2e9, None, True]
+)
+def test_what_is_no_size_is_refused_with_an_example(unchecked_types, given):
+    said_again = re.escape(repr(given))
+    with pytest.raises(ValueError, match=rf"memory {said_again} is no size: write '2GB', '500MB'"):
+        size(given)
+
+
+@pytest.mark.parametrize("given", [0, -5, "0GB", "0.1B"])
+def test_no_memory_at_all_is_refused(given):
+    with pytest.raises(ValueError, match=r"memory (0|-5) leaves nothing to work with: write"):
+        size(given)
+
+
+@pytest.mark.parametrize(
+    ("count", "read"), [(7, "7 B"), (1999, "2 KB"), (2_400_000, "2 MB"), (1_230_000_000, "1.23 GB")]
+)
+def test_sizes_are_said_in_a_unit_in_which_they_are_not_nothing(count, read):
+    assert said(count) == read
+
+
+def least(model, cells, **how) -> str:
+    """The budget that the error of one that is too small advises."""
+    with pytest.raises(MemoryError, match=r"memory 1 B is too small for one cell") as caught:
+        replay.plan(model, PROMPTS, cells, memory=1, **how)
+    advised = re.search(r"give memory=(\w+) or fewer prompts", str(caught.value))
+    assert advised
+    return advised[1]
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "Gemma 2"])
@@ -44,12 +68,12 @@ def test_what_is_no_size_is_refused_with_an_example(said):
 def test_small_batches_give_the_same_numbers(twin, replayed, architecture, rows):
     model, reads = twin(architecture), Reads(rows)
     whole = replayed(model, PROMPTS, CELLS, reads)
-    one = replay.plan(model, PROMPTS, CELLS, reads=reads, most=1).bytes
+    one = least(model, CELLS, reads=reads)
     small = replayed(model, PROMPTS, CELLS, reads, memory=one)
     single = replayed(model, PROMPTS, CELLS, reads, most=1)
-    assert len(whole.plan.batches) == 1 and len(small.plan.batches) > 3
+    assert len(whole.plan.batches) == 1 and len(small.plan.batches) > 2
     assert len(single.plan.batches) == len(CELLS)
-    assert small.plan.bytes <= one < whole.plan.bytes
+    assert small.plan.bytes <= size(one) < whole.plan.bytes
     for found in (small, single):
         assert [cell for batch in found.plan.batches for cell in batch] == list(range(len(CELLS)))
         assert found.sent == whole.sent == whole.plan.block_tokens
@@ -66,15 +90,85 @@ def test_calls_of_few_tokens_give_the_same_numbers(twin, replayed, watching, mon
     assert_close(parts.logits, whole.logits, rtol=1e-5, atol=1e-5)
 
 
-def test_a_budget_that_one_cell_does_not_fit_is_an_error_with_numbers_that_helps(twin):
-    model = twin("Llama")
-    with pytest.raises(MemoryError, match=r"memory 1 MB is too small for one cell") as caught:
-        replay.plan(model, PROMPTS, CELLS, memory="1MB")
-    advised = re.search(r"give memory=([\w.]+) or fewer prompts", str(caught.value))
-    assert advised
-    plan = replay.plan(model, PROMPTS, CELLS, memory=advised[1])
-    assert len(plan.works) == len(CELLS)
-    assert size(advised[1]) - replay.plan(model, PROMPTS, CELLS, most=1).bytes < 10**6
+@pytest.mark.parametrize("rows", ["last", "all"])
+def test_a_budget_that_one_cell_does_not_fit_is_an_error_that_says_which_would_do(twin, rows):
+    model, reads = twin("Llama"), Reads(rows)
+    advised = least(model, CELLS, reads=reads)
+    plan = replay.plan(model, PROMPTS, CELLS, reads=reads, memory=advised)
+    assert len(plan.works) == len(CELLS) and plan.bytes <= size(advised)
+    with pytest.raises(MemoryError, match=r"is too small for one cell: .* give memory=\w+ or"):
+        replay.plan(model, PROMPTS, CELLS, reads=reads, memory=size(advised) - 5000)
+
+
+IN_FULL = [
+    {Site("embed"): edits.zero(positions=torch.tensor([3, 2, 1]))},
+    {Site("embed"): edits.scale(0.5), Site("z", 1): edits.zero(heads=[1])},
+]
+
+
+def own(activation):
+    return activation * 0.5
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "BERT"])
+@pytest.mark.parametrize("rows", ["last", "all"])
+def test_cells_in_full_run_some_prompts_at_a_time_where_all_do_not_fit(
+    twin, replayed, monkeypatch, architecture, rows
+):
+    model, reads = twin(architecture), Reads(rows)
+    monkeypatch.setattr("hooks.replay.memory._COPIES", 50)  # as if the vocabulary were large
+    whole = replayed(model, PROMPTS, IN_FULL, reads)
+    advised = least(model, IN_FULL, reads=reads)
+    assert whole.plan.prompts_at_once == 3
+    small = replayed(model, PROMPTS, IN_FULL, reads, memory=advised)
+    assert small.plan.prompts_at_once == 1
+    assert small.plan.bytes <= size(advised) < whole.plan.bytes
+    assert_close(small.logits, whole.logits, rtol=1e-5, atol=1e-5)
+    assert_close(small.base, whole.base, rtol=1e-5, atol=1e-5)
+    with pytest.raises(MemoryError):
+        replay.plan(model, PROMPTS, IN_FULL, reads=reads, memory=size(advised) - 5000)
+
+
+def test_the_logits_of_a_cell_in_full_count_though_nothing_is_replayed(twin):
+    model, cells = twin("GPT-2"), [{Site("embed"): edits.zero()}]
+    last, everything = (replay.plan(model, PROMPTS, cells, reads=Reads(r)) for r in ("last", "all"))
+    # 3 prompts x 7 positions x 67 logits of 4 bytes; of the last ones there are 3 different
+    assert everything.bytes - last.bytes == 5 * 3 * (7 - 3) * 67 * 4
+
+
+def test_a_function_of_ones_own_gets_all_prompts_or_is_refused_by_what_they_take(twin, replayed):
+    model, cells = twin("Llama"), [{Site("embed"): own}]
+    advised = least(model, cells)
+    with pytest.raises(MemoryError, match="a function of your own gets all prompts at once, and 3"):
+        replay.plan(model, PROMPTS, cells, memory=advised)
+    found = replayed(model, PROMPTS, cells)
+    assert_close(
+        found.logits[0], replayed(model, PROMPTS, [{Site("embed"): edits.scale(0.5)}]).logits[0]
+    )
+
+
+def test_what_edits_write_counts_once_however_many_write_it(twin):
+    model, site = twin("Llama"), Site("resid_pre", 1)
+    value = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(0))
+    plain = [{site: edits.zero(positions=at)} for at in (0, 1, 2)]
+    patched = [{site: edits.replace(value, positions=at)} for at in (0, 1, 2)]
+    spread = [{site: edits.replace(value[:1, :1].clone().expand(3, 7, 32))} for _ in range(3)]
+    bytes_of = [replay.plan(model, PROMPTS, cells, check=0).bytes for cells in (plain, patched)]
+    assert bytes_of[1] - bytes_of[0] == 3 * 7 * 32 * 4
+    assert replay.plan(model, PROMPTS, spread[:1], check=0).bytes <= bytes_of[0] + 32 * 4
+
+
+def test_what_is_recorded_is_known_before_it_is(twin):
+    from hooks.replay.cells import sites_to_record, steps_of
+    from hooks.replay.memory import Shape
+
+    streams = ("resid_mid", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern", "neuron")
+    for architecture in ("GPT-2", "Llama", "Gemma 3"):
+        model = twin(architecture)
+        cells = [{Site(stream, 1): edits.scale(0.5)} for stream in streams]
+        recorded = replay.plan(model, PROMPTS, cells).recording
+        wanted = sites_to_record(model, [steps_of(model, cell) for cell in cells])
+        assert Shape.of(model, PROMPTS, Reads()).recorded(wanted) == recorded.bytes
 
 
 def refusing(monkeypatch, error: Exception, *, most: int):
@@ -110,6 +204,36 @@ def test_a_batch_that_gets_no_memory_is_halved_and_that_is_written_down(
     assert halved.trail.backoffs[0] == "no memory for 12 cells at once: halved"
     assert halved.trail.checked.keys() == whole.trail.checked.keys()
     assert_close(halved.logits, whole.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_watch_that_gets_no_memory_is_halved_and_shows_every_row_once(twin, monkeypatch):
+    model, sites = twin("Llama"), [Site("z", 0), Site("mlp_out", 1)]
+
+    def watched(error=None):
+        plan, shown, trail = replay.plan(model, PROMPTS, CELLS), {}, replay.Trail()
+
+        def show(seen):
+            for row, (cell, prompt) in enumerate(
+                zip(seen.cells.tolist(), seen.prompts.tolist(), strict=True)
+            ):
+                assert (seen.site, cell, prompt) not in shown
+                shown[seen.site, cell, prompt] = seen.activation[row].clone()
+
+        with monkeypatch.context() as patch:
+            if error is not None:
+                refusing(patch, error, most=9)
+            replay.watch(plan, sites, show, trail=trail)
+        return shown, trail
+
+    whole, _ = watched()
+    for error in SHORTAGES:
+        halved, trail = watched(error)
+        assert trail.backoffs[0] == "no memory for 12 cells at once: halved"
+        assert halved.keys() == whole.keys()
+        for key, found in halved.items():
+            assert_close(found, whole[key], rtol=1e-5, atol=1e-5)
+    with pytest.raises(RuntimeError, match="something else"):
+        watched(RuntimeError("something else"))
 
 
 def test_one_cell_that_gets_no_memory_is_the_error_it_was(twin, replayed, monkeypatch):

@@ -1,20 +1,17 @@
-"""Disks that fail, and writers that can be killed."""
+"""Writers that can be killed."""
 
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
-from hooks.store import disk
 
 DEADLINE = 100.0
 """Seconds after which a writer says where it hangs, and ends."""
@@ -179,40 +176,3 @@ def nursery() -> Iterator[Nursery]:
 def writers() -> Iterator[Nursery]:
     """Writers of activations of the tiny model: a batch for each key."""
     yield from _nursery(_ACTIVATIONS)
-
-
-class FailingDisk:
-    """Refuses the n-th thing it is asked; a write is refused half way through."""
-
-    def __init__(self, nth: int, code: int) -> None:
-        self.left = nth
-        self.code = code
-
-    @property
-    def refused(self) -> bool:
-        """Whether it has come to that."""
-        return self.left <= 0
-
-    def step(self, do, *given, **named):
-        self.left -= 1
-        if self.left != 0:
-            return do(*given, **named)
-        if isinstance(getattr(do, "__self__", None), sqlite3.Connection):
-            raise sqlite3.OperationalError("database or disk is full")
-        if getattr(do, "__name__", "") == "write":
-            do(given[0][: len(given[0]) // 2])
-        raise OSError(self.code, os.strerror(self.code))
-
-
-@pytest.fixture
-def failing_disk(monkeypatch) -> Callable[[int, int], AbstractContextManager[FailingDisk]]:
-    """`with failing_disk(n, errno):` the n-th step inside is refused."""
-
-    @contextmanager
-    def failing(nth: int, code: int) -> Iterator[FailingDisk]:
-        disk_that_fails = FailingDisk(nth, code)
-        with monkeypatch.context() as patch:
-            patch.setattr(disk, "step", disk_that_fails.step)
-            yield disk_that_fails
-
-    return failing

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from hooks import EditNeverFired, Prompts, Site, capture, edits, last_logits
+from hooks.replay.cells import for_prompts
 from workbench import effects, metrics, models, tasks
 from workbench.metrics import Metric
 from workbench.models import twins
@@ -145,10 +146,43 @@ def test_a_shortage_of_memory_is_in_the_cost(model, task, monkeypatch):
     assert_close(found.values, whole.values, rtol=1e-5, atol=1e-5)
 
 
+def least(model, task, cells):
+    """The budget that the error of one that is too small advises."""
+    with pytest.raises(MemoryError) as caught:
+        effects.plan(model, task, cells, metrics=ALONE, memory="1KB")
+    advised = re.search(r"give memory=(\w+)", str(caught.value))
+    assert advised
+    return advised[1]
+
+
+def test_prompts_that_do_not_fit_at_once_are_run_in_parts_to_the_same_numbers(
+    model, task, tmp_path
+):
+    wanted, cells = all_metrics(model, task), cells_of(model, task.corrupt)[:-1]
+    whole = effects.exact(model, task, cells, metrics=wanted)
+    first = torch.tensor([0])
+    tight = least(model, task[first], [for_prompts(cell, first) for cell in cells])
+    with pytest.raises(MemoryError, match="is too small for one cell"):
+        effects.plan(model, task, cells, metrics=wanted, memory=tight)
+    found, again = (
+        effects.exact(model, task, cells, metrics=wanted, memory=tight, keep=tmp_path / "kept")
+        for _ in range(2)
+    )
+    assert found.values.shape == whole.values.shape
+    assert_close(found.values, whole.values, rtol=1e-5, atol=1e-5)
+    assert_close(found.baseline, whole.baseline, rtol=1e-5, atol=1e-5)
+    assert "no room for 3 prompts at once: halved" in str(found.cost)
+    assert found.cost.checked >= 3 and found.cost.forwards == pytest.approx(whole.cost.forwards)
+    assert again.values.equal(found.values) and again.cost.resumed == len(cells)
+    own = [*cells, {Site("z", 0): torch.zeros_like}]
+    with pytest.raises(MemoryError, match="is too small for one cell"):
+        effects.exact(model, task, own, metrics=wanted, memory=tight)
+
+
 def test_effects_do_not_depend_on_memory_or_the_order_of_prompts(model, task):
     cells = [{Site("mlp_out", n): edits.scale(s)} for n in (0, 1) for s in (0.0, 0.5, 2.0)]
     whole = effects.exact(model, task, cells, metrics=ALONE)
-    tight = effects.plan(model, task, cells, metrics=ALONE).bytes - 1
+    tight = least(model, task, cells)
     assert len(effects.plan(model, task, cells, metrics=ALONE, memory=tight).batches) > 1
     small = effects.exact(model, task, cells, metrics=ALONE, memory=tight)
     assert_close(small.values, whole.values, rtol=1e-5, atol=1e-5)
@@ -206,6 +240,19 @@ def test_what_makes_no_sense_is_refused_and_leaves_nothing_behind(
     cells = asked.pop("cells")
     with unharmed(model), pytest.raises(error, match=re.escape(said)):
         effects.exact(model, task, cells, **asked)
+
+
+def test_a_metric_without_a_list_is_refused_and_does_not_run_for_ever(model, task, unchecked_types):
+    cells = [{Site("z", 0): edits.zero()}]
+    for ask in (effects.exact, effects.plan):
+        with pytest.raises(TypeError, match=r"logit_diff \(nats\): give a list: metrics=\[...\]"):
+            ask(model, task, cells, metrics=metrics.logit_diff)
+        with pytest.raises(TypeError, match="is no metric"):
+            ask(model, task, cells, metrics=[abs])
+    with pytest.raises(TypeError, match="is no metric"):
+        effects.measure(model, task, metric=[metrics.logit_diff])
+    with pytest.raises(TypeError, match="is no metric"):
+        effects.attribute(model, task, [Site("z", 0)], metric=abs)
 
 
 def test_an_unknown_run_is_refused(model, task, unchecked_types):

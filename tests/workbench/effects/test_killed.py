@@ -21,7 +21,7 @@ from hooks.store import Shelf
 # Forks the sweeps it is told to start, which is faster than loading everything for each. A sweep
 # says which batch it begins, and which it has put on the shelf; its results go to a file.
 _NURSERY = """
-import faulthandler, json, os, sys, tempfile, traceback
+import faulthandler, json, os, sys, tempfile
 sys.path.insert(0, sys.argv[1])
 DEADLINE = float(sys.argv[2])
 os.environ["TQDM_DISABLE"] = "1"
@@ -30,6 +30,7 @@ torch.set_num_threads(1)
 from safetensors.torch import save_file
 from hooks import Site, edits, replay
 from workbench import effects, metrics, models, tasks
+from workbench.runs.messages import errors_as_sentences
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
@@ -69,17 +70,23 @@ with tempfile.TemporaryDirectory() as warm:  # what is loaded at the first call 
 say("ready")
 for line in sys.stdin:
     told = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        faulthandler.dump_traceback_later(DEADLINE, exit=True, file=sys.__stdout__)
-        try:
-            sweep(told["folder"], told["values"])
-            os._exit(0)
-        except BaseException:
-            say("broke", repr(traceback.format_exc()).replace(" ", "_"))
-            os._exit(1)
-    say("started", child)
-    say("ended", os.waitpid(child, 0)[1])
+    children = []
+    for values in told["values"]:
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(DEADLINE, exit=True, file=sys.__stdout__)
+            try:
+                sys.stderr = open(values + ".said", "w")
+                with errors_as_sentences(show="traceback"):
+                    sweep(told["folder"], values)
+                os._exit(0)
+            except SystemExit as left:
+                if left.code not in (130, 143):
+                    say("broke", repr(open(values + ".said").read()).replace(" ", "_"))
+                os._exit(left.code)
+        children.append(child)
+    say("started", *children)
+    say("ended", *[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
 """
 
 BATCHES = 20
@@ -102,24 +109,41 @@ class Nursery:
 
     def sweep(self, folder: Path, values: Path, *, kill_after: float | None = None) -> bool:
         """Whether a sweep came to its end, or was killed so many seconds after its start."""
-        assert self.process.stdin is not None
-        told = {"folder": str(folder), "values": str(values)}
-        self.process.stdin.write(json.dumps(told) + "\n")
-        self.process.stdin.flush()
-        self.begun, self.put = [], {}
-        [child] = self._until("started")
+        [child] = self._start(folder, values)
         if kill_after is not None:
             time.sleep(kill_after)
             with suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGKILL)
         [status] = self._until("ended")
-        assert int(status) in (0, signal.SIGKILL)
+        assert int(status) in (0, -signal.SIGKILL)
         return int(status) == 0
 
     def end(self) -> None:
         """Kill everything that was started here and is still there."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+    def stop(self, folder: Path, values: Path, *, by: int, batches: int) -> int:
+        """How a sweep ended that got a signal while it was in its n-th batch."""
+        [child] = self._start(folder, values)
+        for _ in range(batches):
+            self.begun += self._until("begins")
+        os.kill(int(child), by)
+        [status] = self._until("ended")
+        return int(status)
+
+    def together(self, folder: Path, *values: Path) -> list[int]:
+        """How sweeps ended that ran at the same time."""
+        self._start(folder, *values)
+        return [int(status) for status in self._until("ended")]
+
+    def _start(self, folder: Path, *values: Path) -> list[str]:
+        assert self.process.stdin is not None
+        told = {"folder": str(folder), "values": [str(path) for path in values]}
+        self.process.stdin.write(json.dumps(told) + "\n")
+        self.process.stdin.flush()
+        self.begun, self.put = [], {}
+        return self._until("started")
 
     def _until(self, word: str) -> list[str]:
         assert self.process.stdout is not None
@@ -159,7 +183,7 @@ def check_killed(nursery: Nursery, folder: Path, kills: int, seed: int) -> None:
     took = time.monotonic() - began
     batches = list(nursery.begun)
     assert len(batches) == BATCHES == len(nursery.put)
-    whole = load_file(folder / "whole.safetensors")
+    whole = folder / "whole.safetensors"
     killed = rounds = 0
     while killed < kills:
         rounds += 1
@@ -189,9 +213,7 @@ def killed_and_resumed(nursery, folder, batches, whole, rng, took) -> int:
     acknowledged |= nursery.put
     assert set(begun) == set(batches)
     check_complete(Shelf.open(shelf))
-    found = load_file(values)
-    for name in ("values", "baseline"):
-        assert torch.equal(found[name], whole[name])
+    check_same(values, whole)
     return killed
 
 
@@ -213,6 +235,44 @@ def check_complete(shelf: Shelf) -> None:
 
 def test_a_sweep_killed_at_random_goes_on_to_the_same_bits(nursery, tmp_path):
     check_killed(nursery, tmp_path, kills=3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("by", "status", "said"),
+    [(signal.SIGINT, 130, "interrupted; what is"), (signal.SIGTERM, 143, "terminated; what is")],
+)
+def test_a_sweep_that_is_told_to_stop_says_so_and_goes_on_to_the_same_bits(
+    nursery, tmp_path, by, status, said
+):
+    assert nursery.sweep(tmp_path / "whole", tmp_path / "whole.safetensors")
+    shelf, values = tmp_path / "kept", tmp_path / "values.safetensors"
+    put: list[str] = []
+    for batches in (1, 4):
+        assert nursery.stop(shelf, values, by=by, batches=batches) == status
+        assert said in Path(f"{values}.said").read_text()
+        assert not values.exists() and not set(nursery.begun) & set(put)
+        put += nursery.put
+        assert len(nursery.begun) - len(nursery.put) <= 1  # the one batch that is done again
+    assert nursery.sweep(shelf, values)
+    assert not set(nursery.begun) & set(put)
+    check_complete(Shelf.open(shelf))
+    check_same(values, tmp_path / "whole.safetensors")
+
+
+def test_two_sweeps_that_keep_in_one_folder_at_once_end_with_the_same_numbers(nursery, tmp_path):
+    assert nursery.sweep(tmp_path / "whole", tmp_path / "whole.safetensors")
+    both = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    assert nursery.together(tmp_path / "kept", *both) == [0, 0]
+    for values in both:
+        check_same(values, tmp_path / "whole.safetensors")
+    check_complete(Shelf.open(tmp_path / "kept"))
+
+
+def check_same(one: Path, other: Path) -> None:
+    """Two results are the same bits."""
+    found, expected = load_file(one), load_file(other)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
 @pytest.mark.slow

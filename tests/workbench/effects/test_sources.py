@@ -185,3 +185,15 @@ def test_what_cannot_be_had_is_refused_with_what_to_do(tiny, task):
             effects.values(tiny, task, [site], source=source)
     with pytest.raises(ValueError, match="no other prompt is as long as prompt 0"):
         effects.values(tiny, longer, [Z], source="resample")
+
+
+@pytest.mark.parametrize("kind", ["counterfactual", "mean per position", "resample"])
+def test_values_do_not_depend_on_how_many_prompts_run_at_once(tiny_gqa, kind):
+    task = tasks.ioi(tiny_gqa, prompts=5, seed=0)
+    sites = [Site("z", 1), Site("resid_pre", 0), Site("pattern", 1)]
+    source = effects.Source(kind)
+    whole, parts = (
+        effects.values(tiny_gqa, task, sites, source=source, batch_size=size) for size in (64, 2)
+    )
+    for site in sites:
+        assert_close(parts[site], whole[site], rtol=1e-5, atol=1e-6)

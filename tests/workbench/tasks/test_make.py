@@ -194,3 +194,18 @@ def test_part_of_a_task_keeps_what_belongs_to_it(tiny):
     assert models.words(tiny, part.clean) == models.words(tiny, task.clean)[1:]
     assert part.templates[part.group[0]] == "a"
     assert task.swapped().clean is task.corrupt
+
+
+def test_no_prompts_at_all_are_refused(tiny):
+    with pytest.raises(ValueError, match="mine: no prompts were given: clean and the others"):
+        tasks.make(tiny, [], [], answer=[], foil=[], name="mine")
+
+
+def test_choosing_no_prompt_or_a_role_that_there_is_not_says_what_there_is(tiny):
+    task = tasks.ioi(tiny, prompts=3, seed=0)
+    for none in (slice(0, 0), [], torch.tensor([], dtype=torch.long)):
+        with pytest.raises(ValueError, match=r"ioi: .* chooses none of the 3 prompts"):
+            task[none]
+    with pytest.raises(KeyError, match=r"no role 'subject' in this task; there are .*S2.*END"):
+        task.positions["subject"]
+    assert "subject" not in task.positions and task[:2].positions["END"].shape == (2,)

@@ -140,6 +140,13 @@ def test_bad_questions_are_refused(tiny_gqa, task, unchecked_types, stream, opti
         patching.sweep(tiny_gqa, task, stream, metric=DIFF, **options)
 
 
+def test_what_is_no_list_of_metrics_is_refused(tiny_gqa, task, unchecked_types):
+    with pytest.raises(TypeError, match=r"give a list: metrics=\[...\]"):
+        patching.sweeps(tiny_gqa, task, "z", metrics=DIFF)
+    with pytest.raises(TypeError, match="is no metric: give one, such as"):
+        patching.sweep(tiny_gqa, task, "z", metric=[DIFF])
+
+
 def test_roles_of_a_task_that_has_none_one_prompt_and_no_metric_are_refused(tiny_gqa, task):
     bare = dataclasses.replace(task, positions={})
     with pytest.raises(ValueError, match="mine has no roles to sweep over; take over='position'"):
