@@ -45,6 +45,7 @@ def assembled(
     for layer, heads in enumerate(kept):
         layout.trim(bare, layer, heads)
     copies: dict[int, Any] = {}
+    taken: set[str] = set()
     for path, module in bare.named_modules():
         prefix = f"{path}." if path else ""
         for names, own in ((module._parameters, True), (module._buffers, False)):
@@ -55,9 +56,12 @@ def assembled(
                     if here is not None and here.is_meta:
                         raise ValueError(f"there is no {prefix + name} among the weights")
                     continue
+                taken.add(prefix + name)
                 if id(given) not in copies:
                     copies[id(given)] = nn.Parameter(given.clone()) if own else given.clone()
                 names[name] = copies[id(given)]
+    if unexpected := sorted(set(tensors) - taken):
+        raise ValueError(f"the model has no place for the weights {', '.join(unexpected[:6])}")
     layout.fit(bare)
     return bare.eval().requires_grad_(False)
 
