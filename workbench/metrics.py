@@ -5,7 +5,7 @@ nothing else has to be computed. All are differences or logarithms of probabilit
 do not depend on how a model was loaded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Prompts
+from hooks.choices import check_choice
 from workbench.tasks import Task
 from workbench.tasks.task import logit_difference, summed
 
@@ -36,6 +37,10 @@ class Metric:
     columns: Columns
     function: Callable[[Tensor, Task, Prompts], Tensor]
     reference: Float[Tensor, "batch vocab"] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("rows", self.rows, Rows)
+        check_choice("columns", self.columns, Columns)
 
     def __call__(
         self, logits: Float[Tensor, "batch pos vocab"], task: Task, prompts: Prompts | None = None
@@ -143,3 +148,15 @@ def minus_kl(reference: Float[Tensor, "batch vocab"]) -> Metric:
 
     plain = Metric("minus_kl", "nats", "last", "all", function)
     return replace(plain, reference=reference)
+
+
+def check_metrics(given: Sequence[Metric]) -> None:
+    """Raise where something else is given for a metric, such as its name."""
+    if isinstance(given, Metric):
+        raise TypeError(f"several metrics are a list: give [metrics.{given.name}]")
+    for one in [given] if isinstance(given, str) else given:
+        if not isinstance(one, Metric):
+            raise TypeError(
+                f"{one!r:.60} is no metric: give a value of workbench.metrics, such as "
+                "metrics.logit_diff, not its name; or a metrics.Metric of your own"
+            )

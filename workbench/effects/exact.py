@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from hooks import HookedModel, Prompts, replay
 from hooks.replay import Cell, Plan, Reads, Trail
 from workbench.effects.kept import Kept, folder_for
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check_metrics
 from workbench.tasks import Task
 from workbench.tasks.task import ABSENT
 
@@ -97,6 +97,7 @@ def exact(
     keep    a folder in which results are kept as they come: when the sweep is interrupted, the
             same call goes on where it stopped. Own functions, as edits or metrics, cannot be kept
     """
+    check_metrics(metrics)
     folder = folder_for(keep, cells, metrics)
     planned = _plan(
         model, task, cells, metrics=metrics, run=run, memory=memory, check=check, seed=seed,
@@ -158,6 +159,7 @@ def _plan(
     check: int = 3,
     seed: int = 0,
 ) -> Plan:
+    check_metrics(metrics)
     if not metrics:
         raise ValueError("no metric was given: name at least one, such as metrics.logit_diff")
     if run not in ("clean", "corrupt"):

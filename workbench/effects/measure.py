@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hooks import HookedModel, Prompts, intervening, last_logits
 from hooks.replay import Cell
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check_metrics
 from workbench.tasks import Task
 
 
@@ -23,6 +23,7 @@ def measure(
 
     `prompts` are the task's clean ones unless others are given.
     """
+    check_metrics([metric])
     prompts = task.clean if prompts is None else prompts
     if edits:
         with intervening(model, edits):

@@ -21,7 +21,7 @@ from hooks import (
 )
 from workbench.effects.exact import Run
 from workbench.effects.measure import measure
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check_metrics
 from workbench.tasks import Task
 
 Replacement = Literal["counterfactual", "zero"] | Mapping[Site, Tensor]
@@ -40,6 +40,9 @@ class Pair:
     at: Run
     replacement: Replacement = "counterfactual"
     start: int = 0  # the first prompt's place in the whole task
+
+    def __post_init__(self) -> None:
+        check_metrics([self.metric])
 
     def batches(self, size: int) -> Iterator["Pair"]:
         """The same for `size` prompts at a time, in their order."""

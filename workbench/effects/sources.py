@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel, Prompts, Site, capture
+from hooks.choices import check_choice
 from workbench.effects.exact import Run
 from workbench.tasks import Task
 
@@ -78,6 +79,7 @@ def values(
     To be written with `edits.replace(values[site], heads=..., positions=...)`. Constant values
     are views, and take no memory for each prompt.
     """
+    check_choice("run", run, Run)
     source, wanted = Source.of(source), list(dict.fromkeys(sites))
     here, there = (task.clean, task.corrupt) if run == "clean" else (task.corrupt, task.clean)
     device = next(model.original_model.parameters()).device

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hooks import Prompts, Site
 from hooks import heads as numbering
+from hooks.choices import check_choice
 from workbench import effects
 from workbench.heads.naming import Head
 from workbench.models import Model, surgery
@@ -35,6 +36,7 @@ def prune(
     the prompts `over`, but for the first ones: the mean of `heads.ablate_each`, folded through
     W_O into a bias.
     """
+    check_choice("replace", replace, Replacement)
     gone = _checked(model, heads)
     kept = [
         [head for head in numbering.at(model, layer).query if head not in gone.get(layer, ())]

@@ -10,10 +10,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import HookedModel, Prompts, Site, sites, visit
+from hooks.choices import check_choice
 from workbench.corpora import Corpus
 from workbench.neurons import counts, grounds, moments
 from workbench.neurons.activity import Activity
 from workbench.neurons.extremes import Apart, Extremes
+
+Values = Literal["neuron", "neuron_pre"]
 
 _CALIBRATION = 8  # rows of the corpus that say how wide histograms are made
 
@@ -25,7 +28,7 @@ def activity(
     *,
     k: int = 20,
     apart: Apart = "documents",
-    stream: Literal["neuron", "neuron_pre"] = "neuron",
+    stream: Values = "neuron",
     batch_size: int = 16,
 ) -> Activity:
     """What all neurons of `model` do on `corpus`, in one pass and constant memory.
@@ -38,6 +41,8 @@ def activity(
                 itself makes of another batch
     """
     grounds.matches(model, corpus)
+    check_choice("apart", apart, Apart)
+    check_choice("stream", stream, Values)
     if k < 1:
         raise ValueError(f"k={k}: keep at least one example of each neuron")
     if int(corpus.rows.lengths.max()) < 2:

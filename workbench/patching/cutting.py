@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from hooks import HookedModel, Prompts, Site, intervening, last_logits
 from workbench.effects import Source
 from workbench.effects.sources import Kind
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check_metrics
 from workbench.patching.circuits import Circuit
 from workbench.patching.graph import Graph, Part
 from workbench.patching.readers import PARTS, Projections, heads_of
@@ -66,6 +66,7 @@ class Cutter:
         source: Source | Kind, batch_size: int,
     ) -> "Cutter":  # fmt: skip
         """Checks the model against the graph, and prepares what cut edges carry."""
+        check_metrics([metric])
         graph.check(model)
         instead = carried(model, graph, task, source, batch_size=batch_size)
         projections = Projections.checked(model, task.clean)

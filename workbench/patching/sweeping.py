@@ -96,7 +96,7 @@ def sweeps(
     Each direction is one sweep, whatever the number of metrics.
     """
     evidence.check(task, directions)
-    over, source = over or usual(stream), Source.of(source)
+    over, source = usual(stream) if over is None else over, Source.of(source)
     swept = sites(model, stream, where.layers)
     columns = places(
         model, task, stream, over=over, positions=where.positions, neurons=where.neurons
@@ -145,6 +145,7 @@ def neurons(
     attribution."""
     if not chosen:
         raise ValueError("no neurons were chosen: give (layer, neuron) pairs")
+    evidence.check(task, [direction])
     swept = sorted({Site("neuron", layer) for layer, _ in chosen})
     values = effects.values(model, task, swept, source=source, run=RUN[direction])
     cells: dict[str, Cell] = {}

@@ -66,7 +66,7 @@ HARM = {
 @pytest.mark.parametrize("harm", HARM)
 def test_a_config_that_was_changed_is_damage(folder, harm):
     changed(folder, HARM[harm])
-    with pytest.raises(ValueError, match="the folder is damaged: .*prune the model again"):
+    with pytest.raises(ValueError, match=r"the folder is damaged: .*prune the model again"):
         models.load(folder)
 
 
@@ -98,13 +98,13 @@ def test_heads_that_no_model_has_are_named_also_under_a_seal(folder, heads, said
 
 def test_an_architecture_that_is_not_pruned_here_is_named_also_under_a_seal(folder):
     changed(folder, lambda fields: [fields.update(architectures=["Nope"]), sealed_again(fields)])
-    with pytest.raises(ValueError, match="the folder is damaged: .*'Nope'"):
+    with pytest.raises(ValueError, match=r"the folder is damaged: .*'Nope'"):
         models.load(folder)
 
 
 def test_a_folder_of_before_the_seal_is_refused_with_what_to_do(folder):
     changed(folder, lambda fields: [fields["workbench"].pop(key) for key in (seal.SEAL, "files")])
-    with pytest.raises(ValueError, match="before configs were sealed.*save it by models.save"):
+    with pytest.raises(ValueError, match=r"before configs were sealed.*save it by models\.save"):
         models.load(folder)
 
 
