@@ -53,6 +53,8 @@ class Source:
     def __post_init__(self) -> None:
         if self.kind not in MEANING:
             raise ValueError(f"no source {self.kind!r}; there are {', '.join(map(repr, MEANING))}")
+        if self.over is not None:
+            _check_prompts(self.over)
         if (self.kind == "constant") != (self.constants is not None):
             raise ValueError("constants are given with, and only with, Source('constant')")
 
@@ -109,6 +111,7 @@ def mean_over(
 
     Attention patterns have no such mean: their keys are other tokens in every prompt.
     """
+    _check_prompts(prompts)
     wanted = list(dict.fromkeys(sites))
     attention = [site for site in wanted if "query" in site.axes]
     if attention:
@@ -130,6 +133,15 @@ def mean_over(
             totals[site] = totals[site] + total if site in totals else total
     dtype = next(model.original_model.parameters()).dtype
     return {site: (total / count).to(dtype) for site, total in totals.items()}
+
+
+def _check_prompts(over: object) -> None:
+    if not isinstance(over, Prompts):
+        what = "is a task" if isinstance(over, Task) else f"{over!r:.60} is something else"
+        raise TypeError(
+            f"means and resamples are taken over prompts, but over {what}: give the clean or the "
+            "corrupt prompts of a task, or models.prompts(model, texts)"
+        )
 
 
 def _constant(source: Source, site: Site) -> Tensor:

@@ -45,10 +45,10 @@ def assembled(
     for layer, heads in enumerate(kept):
         layout.trim(bare, layer, heads)
     copies: dict[int, Any] = {}
-    places = {full: place for full, *place in _places(bare)}
-    if unexpected := sorted(set(tensors) - set(places)):
+    places = list(_places(bare))
+    if unexpected := sorted(set(tensors) - {full for full, *_ in places}):
         raise ValueError(f"the model has no place for the weights {', '.join(unexpected[:6])}")
-    for full, (names, name, kind) in places.items():
+    for full, names, name, kind in places:
         given, here = tensors.get(full), names[name]
         if given is not None:
             if id(given) not in copies:
