@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -185,11 +185,6 @@ def _take(activation: Tensor, rows: Int[Tensor, "batch chosen"], axis: int) -> T
     target = list(activation.shape)
     target[axis] = rows.shape[1]
     return activation.gather(axis, rows.reshape(shape).expand(target))
-
-
-def _check_choice(name: str, given: object, choices: Any) -> None:
-    if given not in get_args(choices):
-        raise ValueError(f"{name}={given!r}: choose one of {', '.join(get_args(choices))}")
 
 
 def _check_finite(

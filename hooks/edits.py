@@ -9,6 +9,7 @@ Each takes `heads`, `neurons` and `positions`, which say where in the activation
                      also in the later steps of `generate`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace as with_fields
 
@@ -208,6 +209,10 @@ def _edit(  # noqa: PLR0917
     neurons: Sequence[int] | None,
     positions: Positions | None,
 ) -> Edit:
+    for axis, given in (("head", heads), ("neuron", neurons)):
+        twice = [one for one, count in Counter(given or ()).items() if count > 1]
+        if twice:
+            raise ValueError(f"{axis} {twice[0]} is given twice: give each {axis} once")
     return Edit(
         name,
         change,

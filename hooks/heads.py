@@ -86,7 +86,9 @@ def check(model: Any, site: Site, heads: Iterable[int]) -> None:
             continue
         total, name = count(model, site.stream), getattr(model.origin, "name", "this model")
         if not 0 <= head < total:
-            raise ValueError(f"head {head} does not exist: {site} has heads 0 to {total - 1}")
+            raise ValueError(
+                f"head {site.layer}.{head} does not exist: {site} has heads 0 to {total - 1}"
+            )
         left = ", ".join(map(str, there)) or "none"
         raise ValueError(
             f"head {site.layer}.{head} was removed from {name}: of {site} there are left {left}"

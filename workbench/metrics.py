@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Prompts
+from hooks.choices import check_choice
 from workbench.tasks import Task
 from workbench.tasks.task import logit_difference, summed
 
@@ -39,6 +40,10 @@ class Metric:
 
     # With __getitem__ alone Python would take it for a sequence, one without an end.
     __iter__ = None
+
+    def __post_init__(self) -> None:
+        check_choice("rows", self.rows, Rows)
+        check_choice("columns", self.columns, Columns)
 
     def __call__(
         self, logits: Float[Tensor, "batch pos vocab"], task: Task, prompts: Prompts | None = None

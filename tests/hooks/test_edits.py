@@ -130,6 +130,21 @@ def test_a_role_by_name_is_refused_with_what_to_write():
         edits.zero(positions="IO")(Z)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        edits.zero, lambda heads: edits.mean(torch.zeros(4), heads=heads),
+        lambda heads: edits.replace(Z, heads=heads), lambda heads: edits.scale(2.0, heads=heads),
+        lambda heads: edits.add(torch.zeros(4), heads=heads),
+    ],
+)  # fmt: skip
+def test_a_head_or_neuron_that_is_given_twice_is_refused_by_name(edit):
+    with pytest.raises(ValueError, match="head 1 is given twice: give each head once"):
+        edit(heads=[0, 1, 1])
+    with pytest.raises(ValueError, match="neuron 7 is given twice: give each neuron once"):
+        edits.zero(neurons=[7, 2, 7])
+
+
 def test_directions_that_span_nothing_are_refused():
     with pytest.raises(ValueError, match="independent and not zero"):
         edits.project_out(torch.zeros(2, 8))

@@ -12,10 +12,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import Site, edits, intervening
+from hooks.choices import check_choice
 from workbench.effects.attribution import Part
 from workbench.effects.nodes import ON_THE_STREAM, per_node
 from workbench.effects.pair import Pair
 from workbench.effects.quadrature import Quadrature
+
+Way = Literal["site", "inputs"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,11 @@ class Integrated(Quadrature):
            with them. A pass for each step, all sites at once; complete at the embeddings only.
     """
 
-    path: Literal["site", "inputs"] = "site"
+    path: Way = "site"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("path", self.path, Way)
 
     def __str__(self) -> str:
         return f"integrated gradients along the {self.path} ({super().__str__()})"

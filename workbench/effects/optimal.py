@@ -10,10 +10,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import HookedModel, Site, capture, intervening, last_logits
+from hooks.choices import check_choice
 from hooks.heads import at, places
 from workbench.effects.exact import Run
 from workbench.effects.sources import Source, mean_over
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check
 from workbench.tasks import Task
 
 Together = Literal["each", "together"]
@@ -54,6 +55,8 @@ def optimal_constant(
     constant for each component on the loss; this fits it on the metric that will be measured,
     which is the same when that is a log-probability. A metric without a gradient is refused.
     """
+    check_choice("run", run, Run)
+    check(metric)
     prompts, others = (task.clean, task.corrupt) if run == "clean" else (task.corrupt, task.clean)
     if "query" in site.axes:
         raise ValueError(f"{site} has no constant value: its keys are other tokens in every row")

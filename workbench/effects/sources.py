@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import HookedModel, Prompts, Site, capture
+from hooks.choices import check_choice
 from hooks.prompts import check_batch_size
 from workbench.effects.exact import Run
 from workbench.tasks import Task
@@ -60,6 +61,8 @@ class Source:
             )
         if self.kind != "constant" and self.constants is not None:
             raise ValueError(f"constants are given with Source('constant'), not with {self.kind!r}")
+        if self.over is not None:
+            _check_prompts(self.over)
 
     def __str__(self) -> str:
         return self.kind
@@ -84,6 +87,7 @@ def values(
     To be written with `edits.replace(values[site], heads=..., positions=...)`. Constant values
     are views, and take no memory for each prompt.
     """
+    check_choice("run", run, Run)
     source, wanted = Source.of(source), list(dict.fromkeys(sites))
     check_batch_size(batch_size)
     here, there = (task.clean, task.corrupt) if run == "clean" else (task.corrupt, task.clean)
@@ -131,6 +135,7 @@ def mean_over(
 
     Attention patterns have no such mean: their keys are other tokens in every prompt.
     """
+    _check_prompts(prompts)
     wanted = list(dict.fromkeys(sites))
     attention = [site for site in wanted if "query" in site.axes]
     if attention:
@@ -152,6 +157,15 @@ def mean_over(
             totals[site] = totals[site] + total if site in totals else total
     dtype = next(model.original_model.parameters()).dtype
     return {site: (total / count).to(dtype) for site, total in totals.items()}
+
+
+def _check_prompts(over: object) -> None:
+    if not isinstance(over, Prompts):
+        what = "is a task" if isinstance(over, Task) else f"{over!r:.60} is something else"
+        raise TypeError(
+            f"means and resamples are taken over prompts, but over {what}: give the clean or the "
+            "corrupt prompts of a task, or models.prompts(model, texts)"
+        )
 
 
 def _constant(source: Source, site: Site) -> Tensor:

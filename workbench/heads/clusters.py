@@ -12,6 +12,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from hooks.choices import check_choice
 from workbench import statistics
 from workbench.heads.ablation import HeadEffects
 from workbench.heads.likeness import HeadSimilarity, Measure
@@ -186,6 +187,9 @@ class _Trees:
     batch: int
     cut: float
     linkage: Linkage
+
+    def __post_init__(self) -> None:
+        check_choice("linkage", self.linkage, Linkage)
 
     def clusters(
         self,

@@ -12,7 +12,7 @@ from hooks import HookedModel, Site, gradients, intervening, sites
 from hooks import heads as numbering
 from workbench import effects
 from workbench.heads.ablating import Ablating
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check
 from workbench.tasks import Task
 
 
@@ -54,6 +54,9 @@ class Gated:
     task: Task
     metric: Metric
     ablating: Ablating
+
+    def __post_init__(self) -> None:
+        check(self.metric)
 
     @property
     def shape(self) -> tuple[int, int]:

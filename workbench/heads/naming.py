@@ -1,6 +1,7 @@
 """Heads as values: how they are written, which a model has, and which of a list it has not."""
 
 from collections.abc import Iterable
+from operator import index
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +16,20 @@ Head = tuple[int, int]
 def named(*heads: Head) -> str:
     """Heads as they are written: "5.3", and several joined by "+"."""
     return "+".join(f"{layer}.{head}" for layer, head in heads)
+
+
+def pairs(heads: Iterable[Head]) -> list[Head]:
+    """These heads as plain numbers; an error that names what is no head."""
+    found = []
+    for one in heads:
+        try:
+            layer, head = map(index, one)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{one!r:.60} is no head: give a list of (layer, head), such as [(0, 1), (5, 3)]"
+            ) from error
+        found.append((layer, head))
+    return found
 
 
 def every(model: HookedModel) -> list[Head]:
@@ -35,7 +50,7 @@ def output_matrix(model: HookedModel, head: Head) -> Float[Tensor, "d_head d_mod
 
 def checked(model: HookedModel, heads: Iterable[Head], *, least: int = 1) -> list[Head]:
     """These heads, or an error that names one that is not there or is there twice."""
-    listed = [(int(layer), int(head)) for layer, head in heads]
+    listed = pairs(heads)
     layers, width = model.cfg.n_layers, numbering.count(model)
     for at, (layer, head) in enumerate(listed):
         if not (0 <= layer < layers and 0 <= head < width):

@@ -1,6 +1,6 @@
 """Removing heads for good: a smaller model, which knows what its heads were called before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from einops import einsum
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from hooks import Prompts, Site
 from hooks import heads as numbering
+from hooks.choices import check_choice
 from workbench import effects
-from workbench.heads.naming import Head
+from workbench.heads.naming import Head, pairs
 from workbench.models import Model, surgery
 
 Replacement = Literal["zero", "mean"]
@@ -19,7 +20,7 @@ Replacement = Literal["zero", "mean"]
 
 def prune(
     model: Model,
-    heads: Sequence[Head],
+    heads: Iterable[Head],
     *,
     replace: Replacement = "zero",
     over: Prompts | None = None,
@@ -27,14 +28,17 @@ def prune(
 ) -> Model:
     """A new model without `heads`, (layer, head), whose matrices are smaller; `model` is kept.
 
-    It computes what `model` does when these heads are ablated, captures and generates like any
-    other, and its heads keep their numbers, also when it is pruned again. A key-value head goes
-    with the last query head that reads it; a layer without heads runs no attention.
+    It computes what `model` does when these heads are ablated, captures, patches and generates
+    like any other, and its heads keep their numbers, also when it is pruned again. A key-value
+    head goes with the last query head that reads it; a layer without heads runs no attention.
+    Edges between its heads are refused (`patching.Graph` takes the attention of a layer as one
+    there): find a circuit of heads before they are removed.
 
     "mean" adds to each layer what its removed heads write on average over the real tokens of
     the prompts `over`, but for the first ones: the mean of `heads.ablate_each`, folded through
     W_O into a bias.
     """
+    check_choice("replace", replace, Replacement)
     gone = _checked(model, heads)
     kept = [
         [head for head in numbering.at(model, layer).query if head not in gone.get(layer, ())]
@@ -53,10 +57,11 @@ def kept(model: Model) -> list[list[int]]:
     return [list(numbering.at(model, layer).query) for layer in range(model.cfg.n_layers)]
 
 
-def _checked(model: Model, heads: Sequence[Head]) -> dict[int, list[int]]:
+def _checked(model: Model, heads: Iterable[Head]) -> dict[int, list[int]]:
     """The heads to remove, by layer; an error that names one that cannot be."""
     gone: dict[int, list[int]] = {}
-    for layer, head in heads:
+    listed = pairs(heads)
+    for layer, head in listed:
         if not 0 <= layer < model.cfg.n_layers:
             raise ValueError(
                 f"head {layer}.{head} does not exist: {model.origin.name} has layers 0 to "
@@ -66,11 +71,11 @@ def _checked(model: Model, heads: Sequence[Head]) -> dict[int, list[int]]:
         if head in gone.setdefault(layer, []):
             raise ValueError(f"head {layer}.{head} is given twice: name it once")
         gone[layer].append(head)
-    if len(heads) == len(numbering.all(model)):
-        listed = ", ".join(f"{layer}.{head}" for layer, head in sorted(heads)[:12])
-        more = ", ..." if len(heads) > 12 else ""
+    if len(listed) == len(numbering.all(model)):
+        first = ", ".join(f"{layer}.{head}" for layer, head in sorted(listed)[:12])
+        more = ", ..." if len(listed) > 12 else ""
         raise ValueError(
-            f"{listed}{more} are all heads of {model.origin.name}: keep at least one, or what is "
+            f"{first}{more} are all heads of {model.origin.name}: keep at least one, or what is "
             "left mixes no tokens"
         )
     return gone

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import HookedModel, Prompts, Site, sites, visit
+from hooks.choices import check_choice
 from workbench.corpora import Corpus
 from workbench.neurons import counts, grounds, moments
 from workbench.neurons.activity import Activity
@@ -40,6 +41,8 @@ def activity(
                 itself makes of another batch
     """
     grounds.matches(model, corpus)
+    check_choice("apart", apart, Apart)
+    check_choice("stream", stream, Neurons)
     if k < 1:
         raise ValueError(f"k={k}: keep at least one example of each neuron")
     if int(corpus.rows.lengths.max()) < 2:

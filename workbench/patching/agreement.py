@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.choices import check_choice
 from workbench.patching.circuits import Circuit
 from workbench.patching.graph import Graph
 from workbench.patching.scores import By, EdgeScores
@@ -58,6 +59,7 @@ def stability(
     scores: EdgeScores, size: int, *, by: By = "magnitude", resamples: int = 100, seed: int = 0
 ) -> Stability:
     """Draw the prompts of `scores` again and again, and compare the first `size` edges."""
+    check_choice("by", by, By)
     graph, prompts = scores.graph, scores.per_prompt.shape[-1]
     if prompts < 2 or resamples < 2 or not 0 < size <= graph.size:
         raise ValueError(

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import HookedModel
+from hooks.choices import check_choice
 from workbench.effects import Source
 from workbench.effects.sources import Kind
 from workbench.metrics import Metric
@@ -168,6 +169,8 @@ def faithfulness_curve(
 
     `fractions` of all edges, the counts rounded down; no edges and all of them are added.
     """
+    check_choice("by", by, By)
+    check_choice("how", how, How)
     graph = scores.graph
     fractions = sorted({*fractions, 1.0} - {0.0})
     if len(fractions) < 2:

@@ -28,7 +28,7 @@ from hooks import (
     sites,
 )
 from hooks.replay import Cell, Reads, Seen
-from workbench.metrics import Metric
+from workbench.metrics import Metric, check
 from workbench.patching.asking import Running
 from workbench.patching.evidence import RUN, Direction
 from workbench.patching.points import Point, is_parallel
@@ -59,6 +59,7 @@ class Runs:
         running: Running,
     ) -> "Runs":
         """Run both prompts of each pair; the sites `also` are read in the base run too."""
+        check(metric)
         pair = (task.clean, task.corrupt)
         base, other = pair if RUN[direction] == "clean" else pair[::-1]
         written = [*sites.all(model, "z"), *sites.all(model, "attn_out"), Site("resid_pre", 0)]

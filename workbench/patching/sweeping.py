@@ -66,6 +66,7 @@ def sweeps(
 
     Each direction is one sweep, whatever the number of metrics.
     """
+    evidence.check(task, directions)
     asked = asked_of(
         model, task, stream, metrics=metrics, over=over, directions=directions, source=source,
         where=where,
@@ -118,6 +119,7 @@ def neurons(
     """
     if not chosen:
         raise ValueError("no neurons were chosen: give (layer, neuron) pairs")
+    evidence.check(task, [direction])
     pairs = [_neuron(one) for one in chosen]
     check_distinct("neuron (layer, index)", pairs)
     swept = sites(model, "neuron", sorted({layer for layer, _ in pairs}))

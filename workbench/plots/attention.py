@@ -172,6 +172,9 @@ def attention(
     if missing or not chosen:
         asked = f"head {_named(missing[0])} was not captured" if missing else "no head was given"
         raise ValueError(f"{asked}; there are {_there(list(patterns), seen)}")
+    twice = [head for head in chosen if chosen.count(head) > 1]
+    if twice:
+        raise ValueError(f"head {_named(twice[0])} is given twice: give each head once")
     rows = [_pattern(patterns[head], length) for head in chosen]
     return AttentionView(np.stack(rows), chosen, list(words), title)
 

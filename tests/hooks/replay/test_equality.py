@@ -100,7 +100,7 @@ class Change:
         if self.members is not None:
             axis = "head" if "head" in self.site.axes else "neuron"
             size = source.shape[self.site.axes.index(axis)]
-            chosen[f"{axis}s"] = [member % size for member in self.members]
+            chosen[f"{axis}s"] = sorted({member % size for member in self.members})
         axis = 2 if "query" in self.site.axes else 1
         features, strength = source.shape[2:], (self.seed % 3 - 1) / 2
         if self.kind == "project_out":

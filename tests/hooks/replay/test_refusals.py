@@ -50,7 +50,7 @@ def own(activation):
             [{Site("z", 0): edits.zero(positions=torch.tensor([1, 1]))}],
             ValueError, "2 positions for 3 prompts",
         ),
-        ([{Site("z", 0): edits.zero(heads=[4])}], ValueError, "head 4 does not exist"),
+        ([{Site("z", 0): edits.zero(heads=[4])}], ValueError, "head 0.4 does not exist"),
         ([{Site("mlp_out", 0): edits.zero(heads=[0])}], ValueError, "heads were chosen, but"),
         (
             [{Site("resid_pre", 0): edits.replace(torch.zeros(3, 6, 32))}],

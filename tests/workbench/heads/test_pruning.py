@@ -1,4 +1,5 @@
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -64,6 +65,27 @@ def test_folding_means_is_mean_ablation(architecture, dtype):
         2e-5 if dtype == torch.float32 else 1e-9
     )
     assert relative(heads.prune(model, gone)(prompts)[real], expected[real]) > 1e-2
+
+
+@pytest.mark.slow
+def test_folding_means_into_the_default_model_is_ablating_to_the_mean(default_model):
+    order = torch.randperm(270, generator=torch.Generator().manual_seed(0))[:90].tolist()
+    gone = sorted({divmod(at, 9) for at in order} | {(5, head) for head in range(9)})
+    over = tasks.ioi(default_model, prompts=4, seed=1).clean
+    found = heads.prune(default_model, gone, replace="mean", over=over)
+    means = capture(default_model, over, [Site("z", layer) for layer in range(30)])
+    real = over.mask[:, 1:].bool()
+
+    def mean(layer, chosen):
+        z = means[Site("z", layer)][:, 1:]
+        return edits.mean(z[real].double().mean(0).float(), heads=chosen)
+
+    prompts = models.prompts(default_model, ["The capital of France is Paris, and that of Italy"])
+    with intervening(default_model, ablated(default_model, gone, mean)):
+        expected = default_model(prompts)
+    with intervening(default_model, zeroed(default_model, gone)):
+        assert relative(default_model(prompts), expected) > 1e-2  # the mean is not nothing
+    assert relative(found(prompts), expected) <= 2e-5
 
 
 def test_pruning_again_with_means_adds_to_the_constant_there_is(model, task):
@@ -200,7 +222,7 @@ def test_the_graph_of_a_pruned_model_is_refused_in_heads_and_given_in_layers(pru
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ([(0, 4)], "head 4 does not exist: z 0 has heads 0 to 3"),
+        ([(0, 4)], r"head 0\.4 does not exist: z 0 has heads 0 to 3"),
         ([(2, 0)], r"head 2\.0 does not exist: tiny-gqa has layers 0 to 1"),
         ([(-1, 0)], r"head -1\.0 does not exist"),
         ([(0, 1), (1, 1), (0, 1)], r"head 0\.1 is given twice"),
@@ -213,6 +235,32 @@ def test_the_graph_of_a_pruned_model_is_refused_in_heads_and_given_in_layers(pru
 def test_heads_that_cannot_be_removed_are_named(model, gone, message):
     with pytest.raises(ValueError, match=message):
         heads.prune(model, gone)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("gone", "what"),
+    [([3], "3"), ((0, 1), "0"), (["0.1"], "'0.1'"), (["01"], "'01'"), ("0.1", "'0'"),
+     ([(0, 1, 2)], r"\(0, 1, 2\)"), ([(0,)], r"\(0,\)"), ([(0, 1.5)], r"\(0, 1.5\)")],
+)  # fmt: skip
+def test_what_is_no_head_is_named_with_how_heads_are_given(model, gone, what):
+    with pytest.raises(TypeError, match=rf"^{what} is no head: give a list of \(layer, head\)"):
+        heads.prune(model, gone)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_heads_may_come_from_a_generator_or_as_numbers_of_a_tensor(model, pruned):
+    for gone in ((one for one in GONE), torch.tensor(GONE), np.array(GONE)):
+        assert heads.prune(model, gone).kept_heads == pruned.kept_heads
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_mean_over_something_else_than_prompts_says_what_it_takes(model, task):
+    for wrong, said in ((task, "over is a task"), (["Mary"], "over .'Mary'. is something else")):
+        with pytest.raises(TypeError, match=f"{said}: give the clean or the corrupt prompts"):
+            heads.prune(model, [(0, 1)], replace="mean", over=wrong)
+        with pytest.raises(TypeError, match=f"{said}: give the clean or the corrupt prompts"):
+            effects.Source("mean", over=wrong)
 
 
 def test_a_head_is_not_removed_twice(pruned):

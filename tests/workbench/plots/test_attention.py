@@ -119,6 +119,8 @@ def test_what_cannot_be_shown_is_refused(model, prompts, seen):
         plots.attention(seen, words=models.words(model, prompts)[1])
     with pytest.raises(ValueError, match="no head was given"):
         plots.attention(seen, words=words, heads=[])
+    with pytest.raises(ValueError, match=r"head 0\.1 is given twice: give each head once"):
+        plots.attention(seen, words=words, heads=[(0, 1), (1, 0), (0, 1)])
     other = capture(model, prompts, [Site("z", 0)])
     with pytest.raises(ValueError, match="no attention pattern was captured, only z 0"):
         plots.attention(other, words=words)

@@ -9,6 +9,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial import distance
 from torch import Tensor
 
+from hooks.choices import check_choice
 from workbench.heads.naming import Head
 from workbench.results import Result
 
@@ -78,8 +79,6 @@ class HeadSimilarity(Result):
         Overlaps are shares of the ranks, so that small spaces compare with large ones: 1 is the
         same space.
         """
-        if by not in MEASURES:
-            raise ValueError(f"no measure {by!r}; there are {', '.join(MEASURES)}")
         if by == "attention":
             return -self.divergence
         found = self.matrix(by)
@@ -97,6 +96,7 @@ class HeadSimilarity(Result):
 
         Such a model has a pair among them in at most 5 % of draws, by each measure.
         """
+        check_choice("by", by, Measure)
         limit = float(self.limit[MEASURES.index(by)])
         found = self.matrix(by) > limit
         if by == "attention":
@@ -156,6 +156,7 @@ class HeadSimilarity(Result):
 
     def matrix(self, by: Measure) -> Float[Tensor, "head other"]:
         """One measure of every two heads, as it is."""
+        check_choice("by", by, Measure)
         named = {"attention": self.divergence, "output": self.cka}
         return named[by] if by in named else getattr(self, by)
 

@@ -45,21 +45,27 @@ def assembled(
     for layer, heads in enumerate(kept):
         layout.trim(bare, layer, heads)
     copies: dict[int, Any] = {}
-    for path, module in bare.named_modules():
-        prefix = f"{path}." if path else ""
-        for names, own in ((module._parameters, True), (module._buffers, False)):
-            for name in names:
-                given = tensors.get(prefix + name)
-                if given is None:
-                    here = names[name]
-                    if here is not None and here.is_meta:
-                        raise ValueError(f"there is no {prefix + name} among the weights")
-                    continue
-                if id(given) not in copies:
-                    copies[id(given)] = nn.Parameter(given.clone()) if own else given.clone()
-                names[name] = copies[id(given)]
+    places = list(_places(bare))
+    if unexpected := sorted(set(tensors) - {full for full, *_ in places}):
+        raise ValueError(f"the model has no place for the weights {', '.join(unexpected[:6])}")
+    for full, names, name, kind in places:
+        given, here = tensors.get(full), names[name]
+        if given is not None:
+            if id(given) not in copies:
+                copies[id(given)] = kind(given.clone())
+            names[name] = copies[id(given)]
+        elif here is not None and here.is_meta:
+            raise ValueError(f"there is no {full} among the weights")
     layout.fit(bare)
     return bare.eval().requires_grad_(False)
+
+
+def _places(model: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
+    """Where weights and buffers are kept: the full name, a dictionary, the name there, the kind."""
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        for names, kind in ((module._parameters, nn.Parameter), (module._buffers, Tensor)):
+            yield from ((prefix + name, names, name, kind) for name in names)
 
 
 def _walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -62,3 +62,18 @@ def relative(found, expected) -> float:
 @pytest.fixture(scope="session", name="relative")
 def _relative():
     return relative
+
+
+def random_sets(layers: int, width: int, *, seed: int, whole, groups) -> list[list[int]]:
+    """What is left of a third of all heads at random, of whole layers, of groups of layers."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(layers * width, generator=generator)[: layers * width // 3].tolist()
+    gone = {divmod(index, width) for index in order}
+    gone |= {(layer, head) for layer in whole for head in range(width)}
+    gone |= {(layer, head) for layer, some in groups for head in some}
+    return [[head for head in range(width) if (layer, head) not in gone] for layer in range(layers)]
+
+
+@pytest.fixture(scope="session", name="random_sets")
+def _random_sets():
+    return random_sets

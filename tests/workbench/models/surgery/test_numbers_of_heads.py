@@ -37,7 +37,7 @@ def test_an_edit_of_a_removed_head_is_refused_by_name(made, ragged):
         ):
             pruned(ragged)
     with (
-        pytest.raises(ValueError, match="head 4 does not exist: z 0 has heads 0 to 3"),
+        pytest.raises(ValueError, match=r"head 0\.4 does not exist: z 0 has heads 0 to 3"),
         intervening(pruned, {Site("z", 0): edits.zero(heads=[4])}),
     ):
         pruned(ragged)
@@ -87,7 +87,7 @@ def test_no_head_at_all_and_heads_twice_are_refused(made):
         surgery.cut(model, [[], []])
     with pytest.raises(ValueError, match=r"head 0\.3 is kept twice"):
         surgery.cut(model, [[3, 3], [0]])
-    with pytest.raises(ValueError, match="head 7 does not exist: z 1 has heads 0 to 3"):
+    with pytest.raises(ValueError, match=r"head 1\.7 does not exist: z 1 has heads 0 to 3"):
         surgery.cut(model, [[3], [7]])
     with pytest.raises(ValueError, match="kept heads of 1 layers for a model of 2"):
         surgery.cut(model, [[3]])

@@ -51,7 +51,7 @@ def test_a_result_is_read_back_as_it_was_and_the_same_seed_gives_the_same_bits(
 def test_what_cannot_be_asked_is_refused_by_name(task_of, refused):
     refused("receives through its queries, keys and values", to=(Site("z", 1), 0))
     refused("receives nothing: take q, k, v", to=Site("resid_pre", 1))
-    refused("head 2 does not exist: k 1 has heads 0 to 1", to=(Site("k", 1), 2), model="Llama")
+    refused(r"head 1\.2 does not exist: k 1 has heads 0 to 1", to=(Site("k", 1), 2), model="Llama")
     refused("the logits receive alone", to=["logits", Site("mlp_out", 1)])
     refused("is for to='logits'", to=(Site("q", 2), 1), between="linear")
     refused("no head and no MLP comes before 0.1 q", to=(Site("q", 0), 1))
