@@ -153,8 +153,8 @@ def test_padding_never_reaches_a_mean(small, task):
     ("source", "message"),
     [
         (lambda: Source("median"), "no source 'median'; there are 'counterfactual'"),
-        (lambda: Source("constant"), "constants are given with, and only with"),
-        (lambda: Source("mean", constants={}), "constants are given with, and only with"),
+        (lambda: Source("constant"), "effects.optimal_constants"),
+        (lambda: Source("mean", constants={}), "constants are given with"),
     ],
 )
 def test_a_source_that_is_none_is_refused(source, message, unchecked_types):

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 from transformer_lens.tools.analysis import attribution_patching as theirs
 
-from hooks import Site, capture, gradients
+from hooks import Prompts, Site, capture, gradients
 from workbench import effects, metrics, models
 from workbench.effects.quadrature import Quadrature
 from workbench.models import twins
@@ -227,11 +227,14 @@ def test_no_parameter_gets_a_gradient_and_the_model_stays_as_it_was(random_task,
     assert_close(model(task.clean).detach(), before, rtol=0, atol=0)
 
 
-def test_prompts_that_do_not_differ_have_no_edges_that_matter(twin, random_task, attribute):
+def test_a_pair_that_does_not_differ_has_no_edges_that_matter(twin, random_task, attribute):
+    """Where no pair differs at all the question is refused (tests of refusals)."""
     task = random_task()
-    same = dataclasses.replace(task, corrupt=task.clean)
-    found = attribute(twin("Llama"), same)
-    assert float(found.per_prompt.abs().max()) == 0 and found.relative_gap == 0
+    corrupt = Prompts(task.corrupt.tokens.clone(), task.corrupt.lengths)
+    corrupt.tokens[1] = task.clean.tokens[1]
+    found = attribute(twin("Llama"), dataclasses.replace(task, corrupt=corrupt))
+    assert float(found.per_prompt[..., 1].abs().max()) == 0
+    assert float(found.per_prompt[..., 0].abs().max()) > 0
 
 
 def test_a_metric_without_a_slope_is_refused(twin, random_task):
