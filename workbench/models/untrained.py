@@ -48,7 +48,8 @@ def redrawn(model: Any) -> Iterator[Callable[[int], None]]:
     before, which it is not after `untrained`. Takes models without a configuration, and those
     that heads were removed from.
     """
-    own = [(one, one.data) for one in model.parameters() if one.is_floating_point()]
+    weights = (one for one in model.parameters() if one.is_floating_point() and one.numel())
+    own = [(one, one.data) for one in weights]
     noise = [_Noise.of(weight) for _, weight in own]
 
     def draw(seed: int) -> None:

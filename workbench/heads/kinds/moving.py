@@ -72,16 +72,18 @@ def moved(model: HookedModel, task: Task, *, batch_size: int, seed: int = 0) -> 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(one, name) for one in parts], dim=-1)
 
-    def of_heads(name: str) -> dict[Head, Tensor]:
-        heads = parts[0].columns
-        return {head: torch.cat([getattr(one, name)[head] for one in parts]) for head in heads}
+    def by_head(name: str) -> dict[Head, Tensor]:
+        return {
+            head: torch.cat([getattr(one, name)[head] for one in parts])
+            for head in parts[0].columns
+        }
 
     return Moved(
         joined("attention"),
         joined("others"),
         joined("direct"),
-        of_heads("carried"),
-        of_heads("elsewhere"),
+        by_head("carried"),
+        by_head("elsewhere"),
         {layer: torch.cat([one.z[layer] for one in parts]) for layer in parts[0].z},
         parts[0].columns,
         sum(one.difference * one.attention.shape[-1] for one in parts) / len(task),
