@@ -110,11 +110,12 @@ def costs(
 ) -> Costs:
     """Parameters, operations, and the time of prefill and decoding, before and after pruning.
 
-    Random prompts, drawn with `seed`, of `tokens` tokens; `steps` further ones are decoded in
+    Random prompts, drawn with `seed`, of `tokens` tokens, or as many as leave room for the
+    `steps` in the model's context: the result says how many; `steps` further ones are decoded in
     each round. The two models take turns, after one round that is not counted: on a machine
     that does other things too, only the ratio of a round means anything.
     """
-    models = (before, after)
+    models, tokens = (before, after), min(tokens, before.cfg.n_ctx - steps)
     generator = torch.Generator().manual_seed(seed)
     device = next(before.original_model.parameters()).device
     drawn = torch.randint(0, before.cfg.d_vocab, (max(batch_sizes), tokens), generator=generator)

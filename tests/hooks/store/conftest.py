@@ -18,9 +18,10 @@ DEADLINE = 100.0
 
 # Forks the writers it is told to start, which is faster than starting Python for each.
 _NURSERY = """
-import faulthandler, json, os, sys, tempfile, traceback
+import faulthandler, json, os, signal, sys, tempfile, traceback
 sys.path.insert(0, sys.argv[1])
 DEADLINE = float(sys.argv[2])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's &
 import torch
 from hooks import store
 from hooks.store import disk

@@ -21,9 +21,10 @@ from hooks.store import Shelf
 # Forks the sweeps it is told to start, which is faster than loading everything for each. A sweep
 # says which batch it begins, and which it has put on the shelf; its results go to a file.
 _NURSERY = """
-import faulthandler, json, os, sys, tempfile
+import faulthandler, json, os, signal, sys, tempfile
 sys.path.insert(0, sys.argv[1])
 DEADLINE = float(sys.argv[2])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's &
 os.environ["TQDM_DISABLE"] = "1"
 import torch
 torch.set_num_threads(1)
