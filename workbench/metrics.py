@@ -109,8 +109,9 @@ def check_all(metrics: Sequence[Metric]) -> None:
 
 
 def _shown(given: object) -> str:
-    several = isinstance(given, list | tuple)
-    return f"[{', '.join(map(_shown, given))}]" if several else str(given)[:60]
+    if isinstance(given, list | tuple):
+        return f"[{', '.join(map(_shown, given))}]"
+    return repr(given)[:60] if isinstance(given, str) else str(given)[:60]
 
 
 def _last(logits: Float[Tensor, "batch pos vocab"], prompts: Prompts) -> Tensor:
