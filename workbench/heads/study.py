@@ -90,11 +90,12 @@ class HeadRedundancy(Result):
 
     def table(self) -> str:
         """Heads of each kind, candidates and why they are, what could go, what that costs."""
-        lines = [f"{'head':<8}{'alone':>8}  {'type':<32}why it was looked at"]
-        for head, reason in zip(self.candidates, self.reasons, strict=True):
-            kinds = ", ".join(self.types.types_of(head)) or "-"
+        kinds = [", ".join(self.types.types_of(head)) or "-" for head in self.candidates]
+        width = max(map(len, [*kinds, "type"])) + 2
+        lines = [f"{'head':<8}{'alone':>8}  {'type':<{width}}why it was looked at"]
+        for head, kind, reason in zip(self.candidates, kinds, self.reasons, strict=True):
             effect = float(self.alone.effect[head])
-            lines.append(f"{named(head):<8}{effect:>+8.2f}  {kinds:<32}{reason}")
+            lines.append(f"{named(head):<8}{effect:>+8.2f}  {kind:<{width}}{reason}")
         cut = ", ".join(map(named, self.clusters.keep_one())) or "none"
         lines += ["", f"Could go, one of each cluster kept: {cut}", "", self._kinds(), ""]
         lines += [f"{one}\n{self.curve.table(one)}\n" for one in self.curve.measures]
