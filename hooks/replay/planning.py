@@ -44,8 +44,7 @@ class Plan:
 
     @property
     def block_tokens(self) -> int:
-        """Tokens to send through a block, over all blocks and cells, at most: the padding that
-        is left out of a call depends on which prompts share it."""
+        """Tokens to send through a block, over all blocks and cells."""
         return self.tokens_of(range(len(self.cells)))
 
     def tokens_of(self, cells: Iterable[int]) -> int:

@@ -76,14 +76,10 @@ class Recording:
         start: int,
         hooks: list[Any],
     ) -> Float[Tensor, "row pos d_model"]:
-        """The output of one block for the prompts `rows` from position `start` on.
-
-        Where `hidden` ends before the longest prompt does, so do the positions attended to.
-        """
+        """The output of one block for the prompts `rows` from position `start` on."""
         args, kwargs = self.calls[layer]
-        stop = start + hidden.shape[1]
-        args = tuple(self._cut(one, rows, start, stop) for one in args)
-        kwargs = {name: self._cut(one, rows, start, stop) for name, one in kwargs.items()}
+        args = tuple(self._cut(one, rows, start) for one in args)
+        kwargs = {name: self._cut(one, rows, start) for name, one in kwargs.items()}
         if self.tape is not None:
             self.tape.rows, self.tape.start = rows, start
         with ExitStack() as stack:
@@ -92,19 +88,17 @@ class Recording:
             output = self.model.blocks[layer](hidden, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
 
-    def _cut(self, value: Any, rows: Int[Tensor, " row"], start: int, stop: int) -> Any:
+    def _cut(self, value: Any, rows: Int[Tensor, " row"], start: int) -> Any:
         """An argument of a block for some prompts and positions, by its rank alone."""
         if isinstance(value, tuple | list):
-            return type(value)(self._cut(one, rows, start, stop) for one in value)
+            return type(value)(self._cut(one, rows, start) for one in value)
         if not isinstance(value, Tensor) or value.ndim == 0:
             return value
         batch, length = self.prompts.tokens.shape
         # In this order: positions in the cache, position ids, rotary tables, a mask's queries.
         axis = {1: 0, 2: 1, 3: 1, 4: 2}[value.ndim]
-        if value.shape[axis] == length:
-            value = value.narrow(axis, start, stop - start)
-        if value.ndim == 4 and value.shape[3] == length:
-            value = value.narrow(3, 0, stop)
+        if start and value.shape[axis] == length:
+            value = value.narrow(axis, start, length - start)
         if value.ndim > 1 and value.shape[0] == batch > 1:
             value = value[rows]
         return value

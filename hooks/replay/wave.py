@@ -129,42 +129,23 @@ class Wave:
         edited = torch.zeros(live, dtype=torch.bool, device=state.device)
         for _, rows in due:
             edited[rows] = True
-        later = self._last_edit()[:live] > layer
-        lengths = self.plan.recording.prompts.lengths[self.prompt[:live]]
         at_once = max(1, self.plan.tokens_at_once // state.shape[1])
-        for chosen, steps in ((~edited & ~later, []), (~edited & later, []), (edited, due)):
+        for chosen, steps in ((~edited, []), (edited, due)):
             rows = chosen.nonzero()[:, 0]
             if not len(rows):
                 continue
-            rows = rows[(self.owner if steps else lengths)[rows].argsort(stable=True)]
-            whole = bool(steps) or bool(later[rows[0]]) or watch is not None
+            rows = rows[self.owner[rows].argsort(stable=True)] if steps else rows
             for part in rows.split(at_once):
-                stop = state.shape[1] if whole else self._stop(part)
-                hidden = state[part, :stop]
+                hidden = state[part]
                 hooks = self._hooks(part, steps, hidden)
                 if watch is not None:
                     cells = self._cell()[part]
                     hooks += watch.hooks(layer, cells, self.prompt[part], self.start)
                 with suppress(EverythingSeen):
-                    state[part, :stop] = self.plan.recording.run_block(
+                    state[part] = self.plan.recording.run_block(
                         layer, hidden, rows=self.prompt[part], start=self.start, hooks=hooks
                     )
                 advance(len(part) * state.shape[1])
-
-    def _last_edit(self) -> Int[Tensor, " row"]:
-        """The layer of the last edit that each row gets."""
-        last = [max((step.at for step in work.steps), default=-1) for work in self.works]
-        return torch.tensor(last, dtype=torch.long, device=self.owner.device)[self.owner]
-
-    def _stop(self, part: Int[Tensor, " row"]) -> int:
-        """How many positions there are before all of these prompts are padding, from `start` on.
-
-        Padding stands last, so in a causal model no last token depends on it.
-        """
-        recording, reads = self.plan.recording, self.plan.reads
-        if not recording.savings.positions or reads.rows == "all":
-            return recording.prompts.tokens.shape[1] - self.start
-        return max(1, int(recording.prompts.lengths[self.prompt[part]].max()) - self.start)
 
     def _hooks(
         self, part: Int[Tensor, " row"], steps: list[tuple[Step, Tensor]], hidden: Tensor

@@ -35,17 +35,17 @@ def _other_prompt(real):
 def _shifted(real):
     """The rotary tables of the first positions, for whatever positions are run."""
 
-    def cut(self, value, rows, start, stop):
+    def cut(self, value, rows, start):
         if isinstance(value, torch.Tensor) and value.ndim == 3:
-            return value[:, : stop - start]
-        return real(self, value, rows, start, stop)
+            return value[:, : value.shape[1] - start]
+        return real(self, value, rows, start)
 
     return cut
 
 
 def _unmasked(real):
-    def cut(self, value, rows, start, stop):
-        found = real(self, value, rows, start, stop)
+    def cut(self, value, rows, start):
+        found = real(self, value, rows, start)
         masked = isinstance(value, torch.Tensor) and value.ndim == 4
         return torch.zeros_like(found) if masked else found
 
