@@ -1,7 +1,12 @@
+import json
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import jaxtyping
@@ -121,3 +126,70 @@ def failing_disk(monkeypatch) -> Callable[[int, int], AbstractContextManager[Fai
             yield disk_that_fails
 
     return failing
+
+
+DEADLINE = 100.0
+"""Seconds after which a child of such a program says where it hangs, and ends."""
+
+_PREAMBLE = """
+import faulthandler, json, os, signal, sys, tempfile, traceback
+sys.path.insert(0, sys.argv[1])
+DEADLINE = float(sys.argv[2])
+os.environ["TQDM_DISABLE"] = "1"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's &
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+"""
+
+
+class Program:
+    """A Python program with a process group of its own, told things and heard line by line."""
+
+    def __init__(self, program: str) -> None:
+        root = str(Path(__file__).parents[1])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PREAMBLE + program, root, str(DEADLINE)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def tell(self, **told: object) -> None:
+        """Give it a line of json."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(told) + "\n")
+        self.process.stdin.flush()
+
+    def until(self, word: str, heard: Callable[[list[str]], object]) -> list[str]:
+        """What follows `word` in the first line that begins with it; `heard` gets those before."""
+        assert self.process.stdout is not None
+        late = threading.Timer(2 * DEADLINE, self.end)
+        late.start()
+        try:
+            while line := self.process.stdout.readline().split():
+                if line[0] == word:
+                    return line[1:]
+                heard(line)
+        finally:
+            late.cancel()
+        raise AssertionError(f"the program ended, or hung, before it said {word!r}")
+
+    def end(self) -> None:
+        """Kill everything that was started here and is still there."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _running(program: str) -> Iterator[Program]:
+    started = Program(program)
+    try:
+        yield started
+    finally:
+        started.end()
+        started.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def running() -> Callable[[str], AbstractContextManager[Program]]:
+    """`with running(program):` one that can `say` things; gone after, with all its children."""
+    return _running

@@ -1,11 +1,7 @@
 """Writers that can be killed."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,23 +9,13 @@ from pathlib import Path
 
 import pytest
 
-DEADLINE = 100.0
-"""Seconds after which a writer says where it hangs, and ends."""
-
 # Forks the writers it is told to start, which is faster than starting Python for each.
 _NURSERY = """
-import faulthandler, json, os, signal, sys, tempfile, traceback
-sys.path.insert(0, sys.argv[1])
-DEADLINE = float(sys.argv[2])
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's &
 import torch
 from hooks import store
 from hooks.store import disk
 
 torch.set_num_threads(1)
-
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def die_at(nth, when):
     left, real = nth, disk.step
@@ -101,25 +87,14 @@ def work(number, path, keys, dies):
 class Nursery:
     """Starts writers, and tells what they have acknowledged."""
 
-    def __init__(self, work: str) -> None:
-        program = _NURSERY.replace("{work}", work)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program, str(Path(__file__).parents[3]), str(DEADLINE)],
-            start_new_session=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TQDM_DISABLE": "1"},
-        )
+    def __init__(self, program) -> None:
+        self.program = program
         self.acknowledged: list[str] = []
         self.statuses: list[int] = []
 
     def start(self, path: Path, keys: list[str], *, writers: int = 1, dies=None) -> list[int]:
         """Start the writers; gives their process ids."""
-        told = {"path": str(path), "keys": keys, "writers": writers, "dies": dies}
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(told) + "\n")
-        self.process.stdin.flush()
+        self.program.tell(path=str(path), keys=keys, writers=writers, dies=dies)
         self.acknowledged = []
         return [int(child) for child in self._until("started")]
 
@@ -141,39 +116,19 @@ class Nursery:
         # Python makes an exception of this one, and the writer leaves with status 1.
         return self.wait(ends=1 << 8 if by == signal.SIGINT else by)
 
-    def end(self) -> None:
-        """Kill everything that was started here and is still there."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
     def _until(self, word: str) -> list[str]:
-        assert self.process.stdout is not None
-        late = threading.Timer(2 * DEADLINE, self.end)
-        late.start()
-        try:
-            while line := self.process.stdout.readline().split():
-                if line[0] == word:
-                    return line[1:]
-                self.acknowledged.append(line[1])
-        finally:
-            late.cancel()
-        raise AssertionError(f"the writers ended, or hung, before they said {word!r}")
-
-
-def _nursery(work: str) -> Iterator[Nursery]:
-    nursery = Nursery(work)
-    yield nursery
-    nursery.end()
-    nursery.process.communicate()
+        return self.program.until(word, lambda line: self.acknowledged.append(line[1]))
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
+def nursery(running) -> Iterator[Nursery]:
     """Writers of items to a shelf, one by one."""
-    yield from _nursery(_ITEMS)
+    with running(_NURSERY.replace("{work}", _ITEMS)) as program:
+        yield Nursery(program)
 
 
 @pytest.fixture(scope="session")
-def writers() -> Iterator[Nursery]:
+def writers(running) -> Iterator[Nursery]:
     """Writers of activations of the tiny model: a batch for each key."""
-    yield from _nursery(_ACTIVATIONS)
+    with running(_NURSERY.replace("{work}", _ACTIVATIONS)) as program:
+        yield Nursery(program)

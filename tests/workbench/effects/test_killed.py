@@ -1,12 +1,8 @@
 """Sweeps that are killed at any moment lose and repeat nothing that was finished."""
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,20 +17,12 @@ from hooks.store import Shelf
 # Forks the sweeps it is told to start, which is faster than loading everything for each. A sweep
 # says which batch it begins, and which it has put on the shelf; its results go to a file.
 _NURSERY = """
-import faulthandler, json, os, signal, sys, tempfile
-sys.path.insert(0, sys.argv[1])
-DEADLINE = float(sys.argv[2])
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's &
-os.environ["TQDM_DISABLE"] = "1"
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
 from hooks import Site, edits, replay
 from workbench import effects, metrics, models, tasks
 from workbench.runs.messages import errors_as_sentences
-
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 exact = sys.modules["workbench.effects.exact"]
 exact._CELLS_A_BATCH = 2
@@ -91,19 +79,13 @@ for line in sys.stdin:
 """
 
 BATCHES = 20
-DEADLINE = 100.0
-"""Seconds after which a sweep says where it hangs, and ends."""
 
 
 class Nursery:
     """Starts sweeps, kills them, and tells what they said before."""
 
-    def __init__(self) -> None:
-        root = str(Path(__file__).parents[3])
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _NURSERY, root, str(DEADLINE)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+    def __init__(self, program) -> None:
+        self.program = program
         self.begun: list[str] = []
         self.put: dict[str, list[str]] = {}
         self._until("ready")
@@ -118,11 +100,6 @@ class Nursery:
         [status] = self._until("ended")
         assert int(status) in (0, -signal.SIGKILL)
         return int(status) == 0
-
-    def end(self) -> None:
-        """Kill everything that was started here and is still there."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
 
     def stop(self, folder: Path, values: Path, *, by: int, batches: int) -> int:
         """How a sweep ended that got a signal while it was in its n-th batch."""
@@ -139,25 +116,12 @@ class Nursery:
         return [int(status) for status in self._until("ended")]
 
     def _start(self, folder: Path, *values: Path) -> list[str]:
-        assert self.process.stdin is not None
-        told = {"folder": str(folder), "values": [str(path) for path in values]}
-        self.process.stdin.write(json.dumps(told) + "\n")
-        self.process.stdin.flush()
+        self.program.tell(folder=str(folder), values=[str(path) for path in values])
         self.begun, self.put = [], {}
         return self._until("started")
 
     def _until(self, word: str) -> list[str]:
-        assert self.process.stdout is not None
-        late = threading.Timer(2 * DEADLINE, self.end)
-        late.start()
-        try:
-            while line := self.process.stdout.readline().split():
-                if line[0] == word:
-                    return line[1:]
-                self._heard(line)
-        finally:
-            late.cancel()
-        raise AssertionError(f"the sweeps ended, or hung, before they said {word!r}")
+        return self.program.until(word, self._heard)
 
     def _heard(self, line: list[str]) -> None:
         if line[0] == "begins":
@@ -169,11 +133,9 @@ class Nursery:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.end()
-    nursery.process.communicate()
+def nursery(running) -> Iterator[Nursery]:
+    with running(_NURSERY) as program:
+        yield Nursery(program)
 
 
 def check_killed(nursery: Nursery, folder: Path, kills: int, seed: int) -> None:
