@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -103,8 +103,7 @@ def optimal_constants(
 
     One fit for each head of each site, or for each site: `steps` passes forward and back.
     """
-    if heads not in get_args(Together):
-        raise ValueError(f"heads={heads!r}: there are {', '.join(get_args(Together))}")
+    check_choice("heads", heads, Together)
     wanted = list(dict.fromkeys(sites))
     if not wanted:
         raise ValueError("no site was given: name at least one, such as Site('z', 5)")

@@ -133,7 +133,7 @@ def asked_of(
         raise TypeError(
             f"where={where!r}: give patching.Where(layers=[...]), or positions, neurons"
         )
-    over = over or usual(stream)
+    over = usual(stream) if over is None else over
     where.check(over)
     swept = sites(model, stream, where.layers)
     columns = places(

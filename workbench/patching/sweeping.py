@@ -66,7 +66,6 @@ def sweeps(
 
     Each direction is one sweep, whatever the number of metrics.
     """
-    evidence.check(task, directions)
     asked = asked_of(
         model, task, stream, metrics=metrics, over=over, directions=directions, source=source,
         where=where,

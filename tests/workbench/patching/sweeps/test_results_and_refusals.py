@@ -160,3 +160,8 @@ def test_roles_of_a_task_that_has_none_one_prompt_and_no_metric_are_refused(tiny
     found = patching.sweeps(tiny_gqa, task, "z", metrics=[DIFF], directions=["noise"])
     with pytest.raises(KeyError, match="no direction 'denoise' in this sweep; there are noise"):
         found.one("denoise")
+
+
+def test_an_empty_word_is_not_the_usual_axis(tiny_gqa, task, unchecked_types):
+    with pytest.raises(ValueError, match="no axis ''"):
+        patching.sweep(tiny_gqa, task, "z", metric=DIFF, over="")
