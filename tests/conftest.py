@@ -12,6 +12,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
+from scipy import stats
 
 from hooks import Prompts
 from hooks.conformance.check import attached
@@ -193,3 +194,9 @@ def _running(program: str) -> Iterator[Program]:
 def running() -> Callable[[str], AbstractContextManager[Program]]:
     """`with running(program):` one that can `say` things; gone after, with all its children."""
     return _running
+
+
+@pytest.fixture(scope="session")
+def most_by_chance():
+    """`most_by_chance(n)`: what of n tests at 5 % come out with a chance of 1 in 200 or more."""
+    return lambda count, level=0.05: int(stats.binom.isf(0.005, count, level))

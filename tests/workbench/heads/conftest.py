@@ -2,7 +2,6 @@ import functools
 
 import pytest
 import torch
-from scipy import stats
 
 from workbench import models, tasks
 from workbench.models import planted, tiny
@@ -32,9 +31,3 @@ def _never_trained(name: str, seed: int) -> models.Model:
 def never_trained():
     """`never_trained("tiny", 3)`: a model of that shape with random weights of its own."""
     return _never_trained
-
-
-@pytest.fixture(scope="session")
-def most_by_chance():
-    """`most_by_chance(n)`: what of n tests at 5 % come out with a chance of 1 in 200 or more."""
-    return lambda count, level=0.05: int(stats.binom.isf(0.005, count, level))
