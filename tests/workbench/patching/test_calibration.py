@@ -16,6 +16,8 @@ from workbench import metrics, models, patching, tasks
 from workbench.patching import Noise
 from workbench.tasks import Task
 
+pytestmark = pytest.mark.slow
+
 DIFF = metrics.logit_diff
 FAMILIES = 20
 
