@@ -8,7 +8,8 @@ from the recorded run is not computed:
     layers      blocks below the first site that a cell changes
     positions   tokens before the first changed one (causal models: keys and values are kept)
     cells       prompts in which the replacement is what stands there already, bit for bit
-    reads       rows and columns of the logits that nobody reads
+    reads       rows and columns of the logits that nobody reads; in the last block, all but the
+                keys and values of positions that are not read
 
 A cell that enters at a low layer is joined by those that enter above it, so that weights are
 read once a layer for all of them. Where a saving is not valid for a model it is switched off,

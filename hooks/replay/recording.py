@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter  # noqa: TID251 - a plan says how long it will take
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,7 +17,7 @@ from torch import Tensor
 from hooks.capture import last_logits
 from hooks.prompts import Prompts
 from hooks.replay.reading import Tail, tail_of
-from hooks.replay.tape import Tape
+from hooks.replay.tape import KeysAndValues, KeysAndValuesHeld, Tape
 from hooks.sites import HookedModel, Site
 
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
@@ -75,30 +76,56 @@ class Recording:
         rows: Int[Tensor, " row"],
         start: int,
         hooks: list[Any],
+        held: KeysAndValues | None = None,
     ) -> Float[Tensor, "row pos d_model"]:
-        """The output of one block for the prompts `rows` from position `start` on."""
+        """The output of one block for the prompts `rows` from position `start` on.
+
+        Attention looks at the recorded keys and values of earlier positions and at its own; or
+        at what is `held`, which has all of them.
+        """
         args, kwargs = self.calls[layer]
-        args = tuple(self._cut(one, rows, start) for one in args)
-        kwargs = {name: self._cut(one, rows, start) for name, one in kwargs.items()}
+        cut = partial(self._cut, rows=rows, start=start, size=hidden.shape[1])
+        args = tuple(cut(one) for one in args)
+        kwargs = {name: cut(one) for name, one in kwargs.items()}
         if self.tape is not None:
-            self.tape.rows, self.tape.start = rows, start
+            self.tape.rows, self.tape.start, self.tape.held = rows, start, held
         with ExitStack() as stack:
             if hooks:
                 stack.enter_context(self.model.hooks(fwd_hooks=hooks))
             output = self.model.blocks[layer](hidden, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
 
-    def _cut(self, value: Any, rows: Int[Tensor, " row"], start: int) -> Any:
+    def keys_and_values(
+        self,
+        layer: int,
+        hidden: Float[Tensor, "row pos d_model"],
+        *,
+        rows: Int[Tensor, " row"],
+        start: int,
+        hooks: list[Any],
+    ) -> KeysAndValues:
+        """What a block's attention would look at, at all positions; the rest of it is not run."""
+        assert self.tape is not None, "positions are saved for models that take a cache alone"
+        self.tape.holding = True
+        try:
+            self.run_block(layer, hidden, rows=rows, start=start, hooks=hooks)
+        except KeysAndValuesHeld as ended:
+            return ended.held
+        finally:
+            self.tape.holding = False
+        raise RuntimeError(f"block {layer} ran without its cache of keys and values")
+
+    def _cut(self, value: Any, *, rows: Int[Tensor, " row"], start: int, size: int) -> Any:
         """An argument of a block for some prompts and positions, by its rank alone."""
         if isinstance(value, tuple | list):
-            return type(value)(self._cut(one, rows, start) for one in value)
+            return type(value)(self._cut(one, rows=rows, start=start, size=size) for one in value)
         if not isinstance(value, Tensor) or value.ndim == 0:
             return value
         batch, length = self.prompts.tokens.shape
         # In this order: positions in the cache, position ids, rotary tables, a mask's queries.
         axis = {1: 0, 2: 1, 3: 1, 4: 2}[value.ndim]
-        if start and value.shape[axis] == length:
-            value = value.narrow(axis, start, length - start)
+        if size < length and value.shape[axis] == length:
+            value = value.narrow(axis, start, size)
         if value.ndim > 1 and value.shape[0] == batch > 1:
             value = value[rows]
         return value

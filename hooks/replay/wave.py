@@ -18,6 +18,9 @@ from hooks.replay.planning import Plan
 from hooks.replay.watching import EverythingSeen, Watch
 from hooks.sites import Site
 
+_KEYS_AND_VALUES = ("k", "k_rot", "v")
+"""Streams that later positions of the same block look at."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Span:
@@ -110,7 +113,7 @@ class Wave:
 
     def _edit_between(self, state: Tensor, index: int, live: int) -> None:
         for step, rows in self._due(index, live, between=True):
-            window = self._window(step.site, self.prompt[rows])
+            window = self._window(step.site, self.prompt[rows], self.start)
             changed = state[rows]
             for edit in step.edits:
                 changed = edit(changed, window)
@@ -129,15 +132,15 @@ class Wave:
         edited = torch.zeros(live, dtype=torch.bool, device=state.device)
         for _, rows in due:
             edited[rows] = True
-        at_once = max(1, self.plan.tokens_at_once // state.shape[1])
         for chosen, steps in ((~edited, []), (edited, due)):
             rows = chosen.nonzero()[:, 0]
-            if not len(rows):
+            if self._read_alone(layer, watch):
+                self._through_last_block(state, rows, steps, advance)
                 continue
             rows = rows[self.owner[rows].argsort(stable=True)] if steps else rows
-            for part in rows.split(at_once):
+            for part in self._parts(rows):
                 hidden = state[part]
-                hooks = self._hooks(part, steps, hidden)
+                hooks = self._hooks(part, steps, hidden, start=self.start)
                 if watch is not None:
                     cells = self._cell()[part]
                     hooks += watch.hooks(layer, cells, self.prompt[part], self.start)
@@ -147,10 +150,64 @@ class Wave:
                     )
                 advance(len(part) * state.shape[1])
 
+    def _parts(self, rows: Int[Tensor, " row"]) -> Sequence[Int[Tensor, " part"]]:
+        """So many rows at a time as a call takes."""
+        length = self.plan.recording.resid[0].shape[1] - self.start
+        return rows.split(max(1, self.plan.tokens_at_once // length)) if len(rows) else []
+
+    def _read_alone(self, layer: int, watch: Watch | None) -> bool:
+        """Whether of a block's output nothing matters but the one row that is read."""
+        recording = self.plan.recording
+        last = layer == len(recording.calls) - 1
+        several = recording.resid[0].shape[1] - self.start > 1
+        reads = self.plan.reads.rows == "last" and recording.savings.positions
+        # A window of the first position alone looks to edits like one of all positions.
+        return (
+            last and several and reads and watch is None and int(recording.prompts.last.min()) > 0
+        )
+
+    def _through_last_block(
+        self,
+        state: Tensor,
+        rows: Int[Tensor, " row"],
+        steps: list[tuple[Step, Tensor]],
+        advance: Callable[[int], object],
+    ) -> None:
+        """Keys and values of all positions, and the rest of the block where the logits are read.
+
+        The other positions keep what entered the block: nothing reads them.
+        """
+        recording = self.plan.recording
+        layer = len(recording.calls) - 1
+        early = [one for one in steps if one[0].site.stream in _KEYS_AND_VALUES]
+        late = [one for one in steps if one[0].site.stream not in _KEYS_AND_VALUES]
+        last = recording.prompts.last[self.prompt]
+        for some in self._parts(rows[last[rows].argsort(stable=True)]):
+            part = some[self.owner[some].argsort(stable=True)]
+            hidden, prompts = state[part], self.prompt[part]
+            hooks = self._hooks(part, early, hidden, start=self.start)
+            keys, values = recording.keys_and_values(
+                layer, hidden, rows=prompts, start=self.start, hooks=hooks
+            )
+            for position in last[part].unique().tolist():
+                here = (last[part] == position).nonzero()[:, 0]
+                own = hidden[here, position - self.start, None]
+                hooks = self._hooks(part[here], late, own, start=position)
+                state[part[here], position - self.start, None] = recording.run_block(
+                    layer, own, rows=prompts[here], start=position, hooks=hooks,
+                    held=(keys[here], values[here]),
+                )  # fmt: skip
+            advance(len(part) * state.shape[1])
+
     def _hooks(
-        self, part: Int[Tensor, " row"], steps: list[tuple[Step, Tensor]], hidden: Tensor
+        self,
+        part: Int[Tensor, " row"],
+        steps: list[tuple[Step, Tensor]],
+        hidden: Tensor,
+        *,
+        start: int,
     ) -> list[tuple[str, Any]]:
-        """One hook for each site at which rows of this call are edited."""
+        """One hook for each site at which rows of this call, from `start` on, are edited."""
         if not steps:
             return []
         spans: dict[Site, list[_Span]] = {}
@@ -165,24 +222,24 @@ class Wave:
                 spans.setdefault(step.site, []).append(span)
         # resid_mid is written through attn_out, after the edits of attn_out itself.
         ordered = sorted(spans, key=lambda site: site.stream == "resid_mid")
-        return [self._hook(site, spans[site], hidden) for site in ordered]
+        return [self._hook(site, spans[site], hidden, start) for site in ordered]
 
-    def _hook(self, site: Site, spans: list[_Span], hidden: Tensor) -> tuple[str, Any]:
+    def _hook(self, site: Site, spans: list[_Span], hidden: Tensor, start: int) -> tuple[str, Any]:
         def write(activation: Tensor, hook: object) -> Tensor:
-            return self._edited(activation, site, spans)
+            return self._edited(activation, site, spans, start)
 
         def write_between(attn_out: Tensor, hook: object) -> Tensor:
-            target = self._edited(hidden + attn_out, site, spans)
+            target = self._edited(hidden + attn_out, site, spans, start)
             return written_between(hidden, attn_out, target)
 
         if site.stream == "resid_mid":
             return Site("attn_out", site.layer).hook_name, write_between
         return site.hook_name, write
 
-    def _edited(self, activation: Tensor, site: Site, spans: list[_Span]) -> Tensor:
+    def _edited(self, activation: Tensor, site: Site, spans: list[_Span], start: int) -> Tensor:
         changed = activation.clone()
         for span in spans:
-            window = self._window(site, span.prompts)
+            window = self._window(site, span.prompts, start)
             rows = changed[span.first : span.end]
             for edit in span.edits:
                 rows = edit(rows, window)
@@ -190,8 +247,8 @@ class Wave:
         _check_finite(changed, site)
         return changed
 
-    def _window(self, site: Site, prompts: Int[Tensor, " row"]) -> Window:
-        return Window.at(self.plan.recording.model, site, start=self.start, rows=prompts)
+    def _window(self, site: Site, prompts: Int[Tensor, " row"], start: int) -> Window:
+        return Window.at(self.plan.recording.model, site, start=start, rows=prompts)
 
     def _logits(self, state: Tensor, rows: Int[Tensor, " row"]) -> Tensor:
         prompts = self.prompt[rows]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hooks import Prompts, Site, edits, intervening, last_logits, replay
 from hooks.replay import Plan, Reads, Trail
+from hooks.replay.tape import Tape
 from workbench import models
 from workbench.models import twins
 
@@ -97,11 +98,13 @@ def _watching(model) -> Iterator[list[tuple[int, int, int]]]:
     handles = []
     for layer, block in enumerate(model.blocks):
 
-        def note(module, args, kwargs, output, layer=layer):
+        def note(module, args, kwargs, layer=layer):
             hidden = args[0] if args else kwargs["hidden_states"]
-            calls.append((layer, hidden.shape[0], hidden.shape[1]))
+            tapes = [one for one in (*args, *kwargs.values()) if isinstance(one, Tape)]
+            if all(tape.held is None for tape in tapes):
+                calls.append((layer, hidden.shape[0], hidden.shape[1]))
 
-        handles.append(block.register_forward_hook(note, with_kwargs=True))
+        handles.append(block.register_forward_pre_hook(note, with_kwargs=True))
     try:
         yield calls
     finally:
@@ -111,8 +114,9 @@ def _watching(model) -> Iterator[list[tuple[int, int, int]]]:
 
 @pytest.fixture(scope="session")
 def watching() -> Callable[..., AbstractContextManager[list[tuple[int, int, int]]]]:
-    """`with watching(model) as calls:` (layer, rows, positions) of every block that runs.
+    """`with watching(model) as calls:` (layer, rows, positions) of all that enters a block.
 
-    What the model allows is found out before.
+    What the model allows is found out before. What goes through the last block again, at the row
+    that is read alone, is not counted twice.
     """
     return _watching

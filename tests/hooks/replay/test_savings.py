@@ -162,3 +162,23 @@ def test_what_differs_by_rounding_alone_is_the_recorded_run_to_the_last_bit(twin
     found = replayed(model, PROMPTS, [cell], check=0)
     assert found.plan.block_tokens > 0 and found.trail.below_rounding == 3
     assert found.logits[0].equal(found.base)
+
+
+@pytest.mark.parametrize("architecture", ["GPT-2", "GPT-NeoX", "Gemma 3"])
+def test_the_last_mlp_sees_the_row_that_is_read_alone(twin, replayed, naive, architecture):
+    model = twin(architecture)
+    cells = [{Site(stream, 0): edits.scale(0.5)} for stream in ("z", "resid_pre", "v")]
+    last = model.cfg.n_layers - 1
+    cells += [{Site(stream, last): edits.scale(0.5)} for stream in ("z", "k", "mlp_out")]
+    plan = replay.plan(model, PROMPTS, cells, check=0)
+    seen: list[tuple[int, int]] = []
+    handle = model.blocks[last].mlp.register_forward_pre_hook(
+        lambda module, args: seen.append(tuple(args[0].shape[:2]))
+    )
+    replay.run(plan, range(len(cells)), lambda rows, logits: logits[:, 0])
+    handle.remove()
+    assert {positions for _, positions in seen} == {1}
+    assert sum(rows for rows, _ in seen) == 3 * len(cells)
+    found = replayed(model, PROMPTS, cells, check=0)
+    for cell, logits in zip(cells, found.logits, strict=True):
+        assert_close(logits, naive(model, PROMPTS, cell, Reads()), rtol=1e-5, atol=1e-5)

@@ -35,17 +35,17 @@ def _other_prompt(real):
 def _shifted(real):
     """The rotary tables of the first positions, for whatever positions are run."""
 
-    def cut(self, value, rows, start):
+    def cut(self, value, *, rows, start, size):
         if isinstance(value, torch.Tensor) and value.ndim == 3:
-            return value[:, : value.shape[1] - start]
-        return real(self, value, rows, start)
+            return value[:, :size]
+        return real(self, value, rows=rows, start=start, size=size)
 
     return cut
 
 
 def _unmasked(real):
-    def cut(self, value, rows, start):
-        found = real(self, value, rows, start)
+    def cut(self, value, *, rows, start, size):
+        found = real(self, value, rows=rows, start=start, size=size)
         masked = isinstance(value, torch.Tensor) and value.ndim == 4
         return torch.zeros_like(found) if masked else found
 
