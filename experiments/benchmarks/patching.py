@@ -173,11 +173,11 @@ def _compare(name: str, model: Any, sweep: Sweep, config: Config) -> tuple[dict[
 def _draw_growth(model: Any, config: Config) -> None:
     """Seconds of the sweep against each size, the others kept; a dashed line grows like it."""
     measured = {
-        "prompts": _growth((2, 4, 8, 16, 32), lambda n: (model, _induction(model, n, 14))),
-        "tokens": _growth((7, 14, 28, 56), lambda n: (model, _induction(model, 4, n))),
+        "prompts": _growth((1, 2, 4, 8, 16), lambda n: (model, _induction(model, n, 14))),
+        "tokens": _growth((7, 14, 28, 56), lambda n: (model, _induction(model, 2, n))),
         "layers": _growth((4, 8, 16, 32), _of_depth),
         "cells": _growth(
-            (30, 60, 120, 240, 420), lambda n: (model, _induction(model, 4, 14)), n_is="cells"
+            (30, 60, 120, 240, 420), lambda n: (model, _induction(model, 2, 14)), n_is="cells"
         ),
     }
     figure = Figure(figsize=(11, 3), layout="constrained")
@@ -240,7 +240,7 @@ def _of_depth(layers: int) -> tuple[Any, Task]:
     )  # fmt: skip
     tiny.fill(inner, torch.Generator().manual_seed(0))
     model = models.wrap(inner, name=f"random, {layers} layers")
-    return model, _induction(model, 4, 14)
+    return model, _induction(model, 2, 14)
 
 
 if __name__ == "__main__":
