@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_BLOCK = 32  # positions; so many of one layer's neurons stay in the processor's cache
+_BLOCK = 64  # positions; so many of one layer's neurons stay in the processor's cache
 
 POWERS = 5
 """|x|, x, x^2, x^3, x^4."""
@@ -59,7 +59,7 @@ class Sums:
         """The positions of one row from `start` on, first tokens left out."""
         if not len(part):
             return
-        x = part.double()
+        x = part.to(torch.float64, copy=True)
         square = x * x
         powers = self.powers
         powers[0] += x.abs().sum(0)
@@ -74,5 +74,5 @@ class Sums:
                 total += inside
         powers[1] += total
         powers[2] += square.sum(0)
-        powers[3] += torch.linalg.vecdot(square, x, dim=0)
-        powers[4] += torch.linalg.vecdot(square, square, dim=0)
+        powers[3] += x.mul_(square).sum(0)
+        powers[4] += square.mul_(square).sum(0)

@@ -110,18 +110,18 @@ def test_ties_go_to_the_earlier_token_and_a_document_counts_once():
             part = x[at : at + batch]
             lengths = torch.full((len(part),), 4)
             state.add(part, lengths, at, document[at : at + batch])
-        assert state.top.value.tolist() == [[3, 2, 1, -math.inf]]
-        assert state.top.row.tolist() == [[4, 0, 2, -1]]
-        assert state.top.position.tolist() == [[3, 1, 1, -1]]
+        assert state.top.ranked().value.tolist() == [[3, 2, 1, -math.inf]]
+        assert state.top.ranked().row.tolist() == [[4, 0, 2, -1]]
+        assert state.top.ranked().position.tolist() == [[3, 1, 1, -1]]
 
 
 def test_a_neuron_with_many_repeats_of_few_documents_keeps_empty_places():
     x = torch.arange(24.0).reshape(6, 4, 1)
     state = LayerState.begun(torch.tensor([24.0]), length=4, k=3)
     state.add(x, torch.full((6,), 4), 0, torch.zeros(6, dtype=torch.long))
-    assert state.top.value.tolist() == [[23.0, -math.inf, -math.inf]]
-    assert state.bottom.row.tolist() == [[0, -1, -1]]
-    assert state.bottom.position.tolist() == [[1, -1, -1]]
+    assert state.top.ranked().value.tolist() == [[23.0, -math.inf, -math.inf]]
+    assert state.bottom.ranked().row.tolist() == [[0, -1, -1]]
+    assert state.bottom.ranked().position.tolist() == [[1, -1, -1]]
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
@@ -145,8 +145,10 @@ def test_nothing_depends_on_the_size_of_batches(size):
     assert one.sums.first.equal(other.sums.first)
     assert one.counts.equal(other.counts)
     for end in ("top", "bottom"):
-        for name in ("value", "row", "position", "unit"):
-            assert getattr(getattr(one, end), name).equal(getattr(getattr(other, end), name))
+        for here, there in zip(
+            getattr(one, end).ranked(), getattr(other, end).ranked(), strict=True
+        ):
+            assert here.equal(there)
 
 
 def test_the_whole_result_is_the_same_for_any_batch_size(small, corpus, seen):
