@@ -8,6 +8,7 @@ how far from the end its token is.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -139,16 +140,14 @@ def by_block(
 
 def together(lengths: Int[Tensor, " row"]) -> list[tuple[slice, int]]:
     """Neighbouring rows of one length, and that length."""
-    return [
-        (slice(start, end), int(lengths[start])) for start, end in _bounds(lengths)
-    ]
+    return [(slice(start, end), int(lengths[start])) for start, end in _bounds(lengths)]
 
 
 def _bounds(of: Int[Tensor, " row"]) -> list[tuple[int, int]]:
     """Where runs of equal numbers start and end."""
     changes = (of[1:] != of[:-1]).nonzero()[:, 0] + 1
     edges = [0, *changes.tolist(), len(of)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _inserted(

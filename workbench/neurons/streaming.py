@@ -164,7 +164,9 @@ def _finished(
     nothing = torch.full_like(mean, torch.nan)
     sums_first = torch.stack([state.sums.first for state in states], 1)
     histogram = torch.stack([state.counts for state in states])
-    tops, bottoms = ([getattr(state, end).ranked() for state in states] for end in ("top", "bottom"))
+    tops, bottoms = (
+        [getattr(state, end).ranked() for state in states] for end in ("top", "bottom")
+    )
 
     def share(above: Tensor, below: Tensor) -> Tensor:
         return torch.where(moving, above / torch.where(moving, below, 1.0), nothing)

@@ -24,6 +24,20 @@ def real(corpus, whole):
     return whole[:, rows, positions], rows, positions
 
 
+def of_layer(seen, x):
+    """`seen` with every layer as if `x` had flowed by, all else as it is."""
+    state = LayerState.begun(x[:8, 1:].abs().amax((0, 1)), length=x.shape[1], k=4)
+    state.add(x, torch.full((len(x),), x.shape[1]), 0, torch.arange(len(x)))
+    top, bottom = state.top.ranked(), state.bottom.ranked()
+    layers = len(seen.mean)
+    return dataclasses.replace(
+        seen, histogram=state.counts.expand(layers, -1, -1), reach=state.reach.expand(layers, -1),
+        top=top.value.expand(layers, -1, -1), bottom=bottom.value.expand(layers, -1, -1),
+        first_size=x[:, 0].double().square().mean(0).sqrt().expand(layers, -1),
+        tokens=x[:, 1:, 0].numel(),
+    )  # fmt: skip
+
+
 def test_moments_are_those_of_all_activations_at_once(small, corpus, seen, everything):
     x = real(corpus, everything(small, corpus))[0].double().numpy()
     assert seen.tokens == x.shape[1]
@@ -98,6 +112,27 @@ def test_examples_are_those_of_brute_force(small, corpus, everything, apart, end
             assert getattr(seen, f"{end}_row")[layer, neuron].tolist() == rows[taken].tolist()
             where = getattr(seen, f"{end}_position")[layer, neuron]
             assert where.tolist() == positions[taken].tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_zeros_of_either_sign_are_ties_and_places_are_found_in_any_precision(dtype):
+    x = torch.full((2, 40, 2), -1.0)
+    x[0, 20, 0], x[0, 35, 0], x[1, 3, 0] = -0.0, 0.0, 0.0
+    x[0, 37, 1], x[1, 39, 1] = 1 / 3, 2 / 3
+    state = LayerState.begun(torch.ones(2), length=40, k=2)
+    state.add(x.to(dtype), torch.tensor([40, 40]), 0, torch.arange(2))
+    value, row, position = state.top.ranked()
+    assert row.tolist() == [[0, 1], [1, 0]]
+    assert position.tolist() == [[20, 3], [39, 37]]
+    assert value[1].tolist() == [float(torch.tensor(n).to(dtype).float()) for n in (2 / 3, 1 / 3)]
+    assert value[0].tolist() == [0, 0]
+    assert state.bottom.ranked().position.tolist() == [[1, 1], [1, 1]]
+
+
+def test_a_corpus_with_more_tokens_than_can_be_told_apart_is_refused():
+    state = LayerState.begun(torch.ones(1), length=2**20, k=1)
+    with pytest.raises(OverflowError, match="4,294,967,295 tokens"):
+        state.add(torch.zeros(1, 3, 1), torch.tensor([3]), 2**12, torch.tensor([0]))
 
 
 def test_ties_go_to_the_earlier_token_and_a_document_counts_once():
@@ -178,6 +213,27 @@ def test_first_tokens_are_reported_apart(small, corpus, seen, everything):
     torch.testing.assert_close(seen.first_mean, first.mean(1), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(seen.first_largest, first.abs().amax(1), rtol=1e-5, atol=1e-6)
     assert (seen.top_position != 0).all()
+
+
+def test_what_is_ordinary_is_the_size_that_few_tokens_go_beyond(seen):
+    drawn = torch.Generator().manual_seed(3)
+    x = torch.randn(100, 41, seen.mean.shape[1], generator=drawn)
+    found = of_layer(seen, x)
+    sizes = x[:, 1:].abs().flatten(0, 1).sort(dim=0, descending=True).values
+    assert (found.ordinary[0] >= sizes[4]).all()  # 4 of 4,000 may be larger
+    assert (found.ordinary[0] <= sizes[4] + found.reach[0] / 32).all()
+    few = of_layer(seen, x[:20])  # fewer than 1,000
+    assert few.ordinary.equal(few.largest.double())
+
+
+def test_one_other_token_that_is_taken_for_a_first_one_hides_nothing(seen):
+    x = torch.randn(40, 51, seen.mean.shape[1], generator=torch.Generator().manual_seed(4))
+    x[:, 0, 3], x[33, 1, 3] = 300.0, 290.0
+    found = of_layer(seen, x)
+    assert float(found.largest[1, 3]) == 290.0
+    assert found.outlying_first == [(layer, 3) for layer in range(len(seen.mean))]
+    few = of_layer(seen, x[30:40])  # too few to tell it from others
+    assert few.outlying_first == []
 
 
 def test_a_neuron_that_one_token_drives_far_beyond_all_others_is_extreme(seen):
