@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.neurons.extremes import together
+from workbench.neurons.blocks import together
 
 BINS = 64
 _AT_ONCE = 96  # neurons; their counts stay in the processor's first cache
@@ -42,7 +42,7 @@ def add(
     for start in range(0, len(per_width), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         places = [
-            (activation[rows, 1:size, some].float() * per_width[some]).flatten(0, 1)
+            (activation[rows, 1:size, some] * per_width[some]).flatten(0, 1)
             for rows, size in groups
         ]
         place = places[0] if len(places) == 1 else torch.cat(places)

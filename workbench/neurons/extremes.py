@@ -8,12 +8,13 @@ how far from the end its token is.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from workbench.neurons.blocks import BLOCK, runs
 
 Apart = Literal["documents", "rows"]
 """What counts once among the examples of a neuron."""
@@ -21,7 +22,6 @@ Apart = Literal["documents", "rows"]
 NONE = -1
 """Stands for an example that there is not, where there are fewer than k."""
 
-BLOCK = 16  # positions; where an extreme stands is looked for in its block alone
 _LAST = 2**32 - 1  # token; what the lower half of an integer holds
 
 
@@ -46,8 +46,8 @@ class Extremes:
     @classmethod
     def empty(cls, neurons: int, k: int, *, length: int, sign: float = 1.0) -> "Extremes":
         """Nothing yet."""
-        nothing = _keys(torch.full((neurons, k), -torch.inf), torch.tensor(_LAST))
-        return cls(nothing, nothing[:, 0].clone(), NONE, length, sign)
+        held = _NOTHING.repeat(neurons, k)
+        return cls(held, held[:, 0].clone(), NONE, length, sign)
 
     def ranked(self) -> Ranked:
         """What has been found so far."""
@@ -74,23 +74,22 @@ class Extremes:
         """
         if (first + len(unit)) * self.length > _LAST:
             raise OverflowError(f"more than {_LAST:,} tokens: split the corpus")
-        bounds = _bounds(unit)
         most = most * self.sign if self.sign != 1 else most
-        found = [most[start:end].flatten(0, 1).max(dim=0) for start, end in bounds]  # the first one
+        units, blocks = runs(unit), most.shape[1]
+        found = [most[start:end].flatten(0, 1).max(dim=0) for start, end in units]  # the first one
         value = torch.stack([one.values for one in found])
+        at = torch.stack([one.indices for one in found])
+        at += torch.tensor([start * blocks for start, _ in units])[:, None]
         goes_on = self.unit == int(unit[0])
-        least = self.held[:, -1].repeat(len(bounds), 1)
+        least = self.held[:, -1].repeat(len(units), 1)
         if goes_on:
             least[0] = torch.maximum(least[0], self.best)
         # A later token loses against an equal one, so only what is larger can matter.
-        better = _keys(value.float(), torch.tensor(_LAST)) > least
-        keys = torch.full_like(least, int(_keys(torch.tensor(-torch.inf), torch.tensor(_LAST))))
+        better = _keys(value, torch.tensor(_LAST)) > least
+        keys = _NOTHING.expand_as(least).clone()
         if bool(better.any()):
-            blocks = most.shape[1]
-            at = torch.stack([one.indices + start * blocks for one, (start, _) in
-                              zip(found, bounds, strict=True)])  # fmt: skip
             token = self._located(activation, value, at, better, lengths, blocks=blocks)
-            keys[better] = _keys(value[better].float(), token + first * self.length)
+            keys[better] = _keys(value[better], token + first * self.length)
         for number, key in enumerate(keys):
             if number or not goes_on:
                 self.held, self.best = _inserted(self.held, self.best), key
@@ -118,38 +117,6 @@ class Extremes:
         return row * self.length + position.gather(1, place[:, None])[:, 0]
 
 
-def by_block(
-    activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"]
-) -> tuple[Float[Tensor, "row block neuron"], Float[Tensor, "row block neuron"]]:
-    """Largest and smallest of each row's blocks, without first token and padding."""
-    rows, width, neurons = activation.shape
-    shape = rows, max(1, -(-(width - 1) // BLOCK)), neurons
-    largest = activation.new_full(shape, -torch.inf)
-    smallest = activation.new_full(shape, torch.inf)
-    for some, size in together(lengths):
-        whole = (size - 1) // BLOCK
-        end = 1 + whole * BLOCK
-        if whole:
-            part = activation[some, 1:end].unflatten(1, (whole, BLOCK))
-            largest[some, :whole], smallest[some, :whole] = part.amax(2), part.amin(2)
-        if end < size:
-            part = activation[some, end:size]
-            largest[some, whole], smallest[some, whole] = part.amax(1), part.amin(1)
-    return largest, smallest
-
-
-def together(lengths: Int[Tensor, " row"]) -> list[tuple[slice, int]]:
-    """Neighbouring rows of one length, and that length."""
-    return [(slice(start, end), int(lengths[start])) for start, end in _bounds(lengths)]
-
-
-def _bounds(of: Int[Tensor, " row"]) -> list[tuple[int, int]]:
-    """Where runs of equal numbers start and end."""
-    changes = (of[1:] != of[:-1]).nonzero()[:, 0] + 1
-    edges = [0, *changes.tolist(), len(of)]
-    return list(pairwise(edges))
-
-
 def _inserted(
     held: Int[Tensor, "neuron rank"], key: Int[Tensor, " neuron"]
 ) -> Int[Tensor, "neuron rank"]:
@@ -172,3 +139,7 @@ def _value(keys: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
 def _flipped(bits: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     """The bits of negative numbers sort the other way round; done twice, it is undone."""
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+_NOTHING = _keys(torch.tensor(-torch.inf), torch.tensor(_LAST))
+"""Sorts after every activation."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.neurons.extremes import together
+from workbench.neurons.blocks import together
 
 _BLOCK = 128  # positions; a power of two, so that each block but the first lies in one span
 _AT_ONCE = 256  # tokens; so many of one layer's neurons stay in the processor's cache

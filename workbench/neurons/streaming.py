@@ -14,7 +14,8 @@ from hooks.choices import check_choice
 from workbench.corpora import Corpus
 from workbench.neurons import counts, grounds, moments
 from workbench.neurons.activity import Activity
-from workbench.neurons.extremes import Apart, Extremes, by_block
+from workbench.neurons.blocks import by_block
+from workbench.neurons.extremes import Apart, Extremes
 from workbench.neurons.naming import Neurons
 
 _CALIBRATION = 8  # rows of the corpus that say how wide histograms are made
@@ -110,16 +111,16 @@ class LayerState:
         unit: Int[Tensor, " row"],
     ) -> None:
         """The rows of one batch, whose first is number `first` of the corpus."""
-        activation = activation.float() if activation.dtype != torch.float64 else activation
-        largest, smallest = by_block(activation, lengths)
+        single = activation.float()
+        largest, smallest = by_block(single, lengths)
         if bool(torch.isnan(largest).any() | (largest == torch.inf).any()) or bool(
             (smallest == -torch.inf).any()
         ):
             raise FloatingPointError(f"NaN or Inf at {self.name}, in rows from {first} on")
         self.sums.add(activation, lengths, self.length)
-        counts.add(self.counts, activation, lengths, counts.BINS / 2 / self.reach)
-        self.top.add(activation, largest, lengths, first=first, unit=unit)
-        self.bottom.add(activation, smallest, lengths, first=first, unit=unit)
+        counts.add(self.counts, single, lengths, counts.BINS / 2 / self.reach)
+        self.top.add(single, largest, lengths, first=first, unit=unit)
+        self.bottom.add(single, smallest, lengths, first=first, unit=unit)
 
 
 def _batches(rows: int, size: int) -> Iterator[slice]:
