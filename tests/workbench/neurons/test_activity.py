@@ -54,9 +54,9 @@ def test_moments_are_those_of_all_activations_at_once(small, corpus, seen, every
 
 
 def test_moments_of_the_same_numbers_agree_to_nine_digits():
-    x = 3 + torch.randn(13, 24, 6, generator=torch.Generator().manual_seed(0))
-    lengths = torch.tensor([24, 24, 1, 7, 24, 24, 24, 2, 24, 24, 13, 24, 24])
-    state = LayerState.begun(torch.full((6,), 5.0), length=24, k=3)
+    x = 3 + torch.randn(13, 300, 6, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([300, 300, 1, 7, 128, 128, 128, 2, 129, 256, 257, 24, 300])
+    state = LayerState.begun(torch.full((6,), 5.0), length=300, k=3)
     state.add(x, lengths, 0, torch.arange(13))
     kept = torch.cat([x[row, 1:n] for row, n in enumerate(lengths.tolist())]).double()
     torch.testing.assert_close(state.sums.powers[0], kept.abs().sum(0), rtol=1e-12, atol=0)
@@ -64,6 +64,10 @@ def test_moments_of_the_same_numbers_agree_to_nine_digits():
         torch.testing.assert_close(
             state.sums.powers[power], (kept**power).sum(0), rtol=1e-12, atol=0
         )
+    for span, (start, end) in enumerate([(2**n, 2 ** (n + 1)) for n in range(9)]):
+        inside = [x[row, start : min(n, end)] for row, n in enumerate(lengths.tolist())]
+        expected = torch.cat(inside).double().sum(0)
+        torch.testing.assert_close(state.sums.by_span[span], expected, rtol=1e-12, atol=0)
 
 
 def test_histograms_count_every_activation_in_its_bin(small, corpus, seen, everything):
@@ -162,12 +166,13 @@ def test_a_neuron_with_many_repeats_of_few_documents_keeps_empty_places():
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_nothing_depends_on_the_size_of_batches(size):
     drawn = torch.Generator().manual_seed(1)
-    x = torch.randn(11, 70, 9, generator=drawn).mul(4).round().div(4)  # with ties
-    lengths = torch.randint(1, 71, (11,), generator=drawn)
+    x = torch.randn(11, 300, 150, generator=drawn).mul(4).round().div(3)  # with ties
+    lengths = torch.randint(1, 301, (11,), generator=drawn)
+    lengths[5:8] = 40  # rows of one length are summed together
     document = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 6])
 
     def run(step):
-        state = LayerState.begun(torch.full((9,), 2.0), length=70, k=5)
+        state = LayerState.begun(torch.full((150,), 2.0), length=300, k=5)
         for at in range(0, 11, step):
             rows = slice(at, at + step)
             width = int(lengths[rows].max())  # a batch is as wide as its longest row
