@@ -7,12 +7,13 @@ Method     One pass over a corpus; statistics of every neuron over all tokens bu
 Compare    Layers with each other; first tokens with all others.
 Read       dead: stayed below 1 % of the layer's root mean square on all of the text. positional:
            position explains at least half of the variance. outlying: at least 6 times larger at
-           a first token than anywhere else. extreme: some other token drives it to 50 standard
-           deviations.
+           first tokens than at 999 of 1,000 others. extreme: some other token drives it to 50
+           standard deviations.
 Caveat     Dead on this text is not dead: a rare trigger may not have come by. Gated neurons are
-           never exactly zero, so being dead is a matter of a threshold. One other token that
-           the model takes for a first one (a line break early in a row) hides neurons that are
-           large at first tokens; they are extreme then.
+           never exactly zero, so being dead is a matter of a threshold. The model takes a few
+           other tokens for first ones (a line break early in a row): neurons that are outlying at
+           first tokens are extreme there. Outlying needs some thousand tokens to be told from
+           that; with fewer than 1,000 it is by the largest size elsewhere.
 
     python -m experiments.dead_and_outlier_neurons --tokens 50000
 """

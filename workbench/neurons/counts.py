@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.neurons.blocks import together
+
 BINS = 64
-_AT_ONCE = 256  # tokens
+_AT_ONCE = 96  # neurons; their counts stay in the processor's first cache
 
 
 def reach(largest: Float[Tensor, " neuron"]) -> Float[Tensor, " neuron"]:
@@ -36,26 +38,15 @@ def add(
     per_width: Float[Tensor, " neuron"],
 ) -> None:
     """Count the rows of one batch, but for first tokens and padding; `per_width` is 1 / width."""
-    neurons = len(per_width)
-    base = (torch.arange(neurons, device=activation.device) * BINS + BINS // 2 - 1).int()
-    sizes = lengths.tolist()
-    for rows in _together(sizes):
-        size = sizes[rows.start]
-        if size < 2:
-            continue
-        place = activation[rows, 1:size].float() * per_width
+    groups = together(lengths)
+    for start in range(0, len(per_width), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        places = [
+            (activation[rows, 1:size, some] * per_width[some]).flatten(0, 1)
+            for rows, size in groups
+        ]
+        place = places[0] if len(places) == 1 else torch.cat(places)
+        base = torch.arange(place.shape[1], dtype=torch.int32) * BINS + BINS // 2 - 1
         index = place.ceil_().clamp_(1 - BINS // 2, BINS // 2).int().add_(base)
-        counts += index.flatten().bincount(minlength=neurons * BINS).reshape(neurons, BINS)
-
-
-def _together(sizes: list[int]) -> list[slice]:
-    """Neighbouring rows of one length, about as many as are quickest to count at once."""
-    found: list[slice] = []
-    for row, size in enumerate(sizes):
-        last = found[-1] if found else None
-        fits = last is not None and (last.stop - last.start + 1) * size <= _AT_ONCE
-        if last is not None and fits and sizes[last.start] == size:
-            found[-1] = slice(last.start, row + 1)
-        else:
-            found.append(slice(row, row + 1))
-    return found
+        found = index.flatten().bincount(minlength=place.shape[1] * BINS)
+        counts[some] += found.reshape(-1, BINS)

@@ -2,14 +2,19 @@
 
 Kept as rows go by. Of equal activations the earlier one in the corpus comes first. A document
 counts once, with its most extreme token; first tokens of rows do not count.
+
+Each is kept as one integer that sorts as they do: the bits of the activation above, and below them
+how far from the end its token is.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from workbench.neurons.blocks import BLOCK, runs
 
 Apart = Literal["documents", "rows"]
 """What counts once among the examples of a neuron."""
@@ -17,115 +22,124 @@ Apart = Literal["documents", "rows"]
 NONE = -1
 """Stands for an example that there is not, where there are fewer than k."""
 
+_LAST = 2**32 - 1  # token; what the lower half of an integer holds
 
-@dataclass(eq=False)
-class Extremes:
-    """The k largest so far of one layer, largest first; changed in place, batch after batch."""
+
+class Ranked(NamedTuple):
+    """The most extreme activations, most extreme first; infinite where there is none."""
 
     value: Float[Tensor, "neuron rank"]
     row: Int[Tensor, "neuron rank"]
     position: Int[Tensor, "neuron rank"]
-    unit: Int[Tensor, "neuron rank"]  # the document, or the row where those are kept apart
+
+
+@dataclass(eq=False)
+class Extremes:
+    """The k largest of `sign` times the activations so far of one layer; changed in place."""
+
+    held: Int[Tensor, "neuron rank"]  # of documents (or rows) that are over, largest first
+    best: Int[Tensor, " neuron"]  # of the last one, whose rows may go on
+    unit: int  # the last one
+    length: int  # of rows
+    sign: float
 
     @classmethod
-    def empty(cls, neurons: int, k: int) -> "Extremes":
+    def empty(cls, neurons: int, k: int, *, length: int, sign: float = 1.0) -> "Extremes":
         """Nothing yet."""
-        none = torch.full((neurons, k), NONE, dtype=torch.long)
-        return cls(torch.full((neurons, k), -torch.inf), none, none.clone(), none.clone())
+        held = _NOTHING.repeat(neurons, k)
+        return cls(held, held[:, 0].clone(), NONE, length, sign)
+
+    def ranked(self) -> Ranked:
+        """What has been found so far."""
+        keys = _inserted(self.held, self.best)
+        value, token = _value(keys), _LAST - (keys & _LAST)
+        missing = value == -torch.inf
+        row, position = token // self.length, token % self.length
+        return Ranked(
+            value * self.sign, row.masked_fill(missing, NONE), position.masked_fill(missing, NONE)
+        )
 
     def add(
         self,
         activation: Float[Tensor, "row pos neuron"],
-        largest: Float[Tensor, "row neuron"],
+        most: Float[Tensor, "row block neuron"],
+        lengths: Int[Tensor, " row"],
         *,
         first: int,
         unit: Int[Tensor, " row"],
-        sign: float = 1.0,
     ) -> None:
-        """Rows from number `first` on; `largest` is `sign` times each row's most extreme one.
+        """Rows from number `first` on; `most` is the most extreme activation in each block.
 
-        Rows of one unit follow each other, so only the first unit can have been here before.
+        Rows of one unit follow each other.
         """
-        value, row, units = _by_unit(largest, unit, first)
-        self._settle(value[0], units[0])
-        moved = (value > self.value[:, -1]).any(dim=0).nonzero()[:, 0]
-        if not len(moved):
-            return
-        count = len(value)
-        held = torch.cat([self.value[moved], value[:, moved].T], dim=1)
-        rows = torch.cat([self.row[moved], row[:, moved].T], dim=1)
-        every = torch.cat([self.unit[moved], units.expand(len(moved), -1)], dim=1)
-        fresh = torch.full((len(moved), count), NONE, dtype=torch.long)
-        positions = torch.cat([self.position[moved], fresh], dim=1)
-        # Stable, and what is held stands before what is new: so the earlier of equals is first.
-        order = held.argsort(dim=1, descending=True, stable=True)[:, : self.value.shape[1]]
-        held, rows, every, positions = (
-            one.gather(1, order) for one in (held, rows, every, positions)
-        )
-        missing = held == -torch.inf
-        rows, every = rows.masked_fill(missing, NONE), every.masked_fill(missing, NONE)
-        positions = positions.masked_fill(missing, NONE)
-        new = (positions == NONE) & ~missing
-        _locate(positions, new, rows - first, held * sign, moved, activation=activation)
-        self.value[moved], self.row[moved] = held, rows
-        self.unit[moved], self.position[moved] = every, positions
+        if (first + len(unit)) * self.length > _LAST:
+            raise OverflowError(f"more than {_LAST:,} tokens: split the corpus")
+        most = most * self.sign if self.sign != 1 else most
+        units, blocks = runs(unit), most.shape[1]
+        found = [most[start:end].flatten(0, 1).max(dim=0) for start, end in units]  # the first one
+        value = torch.stack([one.values for one in found])
+        at = torch.stack([one.indices for one in found])
+        at += torch.tensor([start * blocks for start, _ in units])[:, None]
+        goes_on = self.unit == int(unit[0])
+        least = self.held[:, -1].repeat(len(units), 1)
+        if goes_on:
+            least[0] = torch.maximum(least[0], self.best)
+        # A later token loses against an equal one, so only what is larger can matter.
+        better = _keys(value, torch.tensor(_LAST)) > least
+        keys = _NOTHING.expand_as(least).clone()
+        if bool(better.any()):
+            token = self._located(activation, value, at, better, lengths, blocks=blocks)
+            keys[better] = _keys(value[better], token + first * self.length)
+        for number, key in enumerate(keys):
+            if number or not goes_on:
+                self.held, self.best = _inserted(self.held, self.best), key
+            else:
+                self.best = torch.maximum(self.best, key)
+        self.unit = int(unit[-1])
 
-    def _settle(self, value: Float[Tensor, " neuron"], unit: Int[Tensor, ""]) -> None:
-        """Where the first unit is held already, only the better one of both stays."""
-        same = self.unit == unit
-        has = same.any(dim=1)
-        if not bool(has.any()):
-            return
-        held = torch.where(same, self.value, -torch.inf).amax(dim=1)
-        better = value > held
-        value[has & ~better] = -torch.inf
-        gone = same & better[:, None]
-        self.value[gone] = -torch.inf
-        # What was dropped goes to the end, so that the last one is the least again.
-        rows = gone.any(dim=1).nonzero()[:, 0]
-        order = self.value[rows].argsort(dim=1, descending=True, stable=True)
-        for name in ("value", "row", "position", "unit"):
-            mine = getattr(self, name)
-            mine[rows] = mine[rows].gather(1, order)
-        empty = self.value == -torch.inf
-        for name in ("row", "position", "unit"):
-            getattr(self, name)[empty] = NONE
-
-
-def _by_unit(
-    largest: Float[Tensor, "row neuron"], unit: Int[Tensor, " row"], first: int
-) -> tuple[Float[Tensor, "unit neuron"], Int[Tensor, "unit neuron"], Int[Tensor, " unit"]]:
-    """The most extreme value of each unit of a batch, the earliest row that has it, the units."""
-    values, rows, units = [], [], []
-    for at, name in enumerate(unit.tolist()):
-        here = torch.full(largest.shape[1:], first + at)
-        if units and units[-1] == name:
-            better = largest[at] > values[-1]
-            values[-1] = torch.where(better, largest[at], values[-1])
-            rows[-1] = torch.where(better, here, rows[-1])
-        else:
-            values.append(largest[at].clone())
-            rows.append(here)
-            units.append(name)
-    return torch.stack(values), torch.stack(rows), torch.tensor(units)
+    def _located(
+        self,
+        activation: Float[Tensor, "row pos neuron"],
+        value: Float[Tensor, "unit neuron"],
+        at: Int[Tensor, "unit neuron"],
+        wanted: Bool[Tensor, "unit neuron"],
+        lengths: Int[Tensor, " row"],
+        *,
+        blocks: int,
+    ) -> Int[Tensor, " wanted"]:
+        """Which tokens of the batch the wanted values are first at."""
+        neuron = wanted.nonzero()[:, 1]
+        row, block = at[wanted] // blocks, at[wanted] % blocks
+        position = 1 + block[:, None] * BLOCK + torch.arange(BLOCK)
+        position = position.minimum(lengths[row, None] - 1)
+        inside = activation[row[:, None], position, neuron[:, None]] * self.sign
+        place = (inside == value[wanted][:, None]).int().argmax(dim=1)  # the first one
+        return row * self.length + position.gather(1, place[:, None])[:, 0]
 
 
-def _locate(
-    positions: Int[Tensor, "moved rank"],
-    new: Tensor,
-    row: Int[Tensor, "moved rank"],
-    value: Float[Tensor, "moved rank"],
-    moved: Int[Tensor, " moved"],
-    *,
-    activation: Float[Tensor, "row pos neuron"],
-) -> None:
-    """Fill in where in its row each new value first stands, first tokens left out."""
-    neuron, rank = new.nonzero(as_tuple=True)
-    wanted = row[neuron, rank]
-    size = activation.shape[1]
-    weights = torch.arange(size - 1, 0, -1, dtype=torch.int16, device=activation.device)[:, None]
-    for at in wanted.unique().tolist():
-        some = wanted == at
-        chosen, place = neuron[some], rank[some]
-        hit = activation[at, 1:].index_select(1, moved[chosen]) == value[chosen, place]
-        positions[chosen, place] = size - (hit * weights).amax(dim=0).long()
+def _inserted(
+    held: Int[Tensor, "neuron rank"], key: Int[Tensor, " neuron"]
+) -> Int[Tensor, "neuron rank"]:
+    """One more among each neuron's, which are in order and stay so; the last one drops out."""
+    moved = torch.maximum(held, key[:, None])
+    moved[:, 1:] = torch.maximum(held[:, 1:], torch.minimum(held[:, :-1], key[:, None]))
+    return moved
+
+
+def _keys(value: Float[Tensor, "..."], token: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """Integers that sort by value and, where values are equal, from the last token to the first."""
+    bits = (value + 0.0).view(torch.int32)  # minus zero is zero
+    return (_flipped(bits).long() << 32) | (_LAST - token)
+
+
+def _value(keys: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return _flipped((keys >> 32).int()).view(torch.float32)
+
+
+def _flipped(bits: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """The bits of negative numbers sort the other way round; done twice, it is undone."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+_NOTHING = _keys(torch.tensor(-torch.inf), torch.tensor(_LAST))
+"""Sorts after every activation."""

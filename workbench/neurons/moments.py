@@ -10,7 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_BLOCK = 32  # positions; so many of one layer's neurons stay in the processor's cache
+from workbench.neurons.blocks import together
+
+_BLOCK = 128  # positions; a power of two, so that each block but the first lies in one span
+_AT_ONCE = 256  # tokens; so many of one layer's neurons stay in the processor's cache
 
 POWERS = 5
 """|x|, x, x^2, x^3, x^4."""
@@ -47,32 +50,31 @@ class Sums:
         self, activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"], length: int
     ) -> None:
         """The rows of one batch, in their order."""
-        for row, size in enumerate(lengths.tolist()):
-            first = activation[row, 0].double()
+        for first in activation[:, 0].double():
             self.first[0] += first
             self.first[1] += first * first
-            torch.maximum(self.first[2], first.abs(), out=self.first[2])
-            for start in range(0, size, _BLOCK):
-                self._block(activation[row, max(start, 1) : min(start + _BLOCK, size)], start)
+        torch.maximum(self.first[2], activation[:, 0].double().abs().amax(0), out=self.first[2])
+        for rows, size in together(lengths):
+            step = max(1, _AT_ONCE // size)
+            for row in range(rows.start, rows.stop, step):
+                some = activation[row : min(row + step, rows.stop), :size]
+                for start in range(0, size, _BLOCK):
+                    self._block(some[:, max(start, 1) : start + _BLOCK], start)
 
-    def _block(self, part: Float[Tensor, "pos neuron"], start: int) -> None:
-        """The positions of one row from `start` on, first tokens left out."""
-        if not len(part):
+    def _block(self, part: Float[Tensor, "row pos neuron"], start: int) -> None:
+        """The positions of some rows from `start` on, first tokens left out."""
+        count = part.shape[1]
+        if not count:
             return
-        x = part.double()
+        within = [(0, count)]  # all but a row's first block lie in one span
+        if not start:
+            within = [(low - 1, high - 1) for low, high in spans(count + 1)]
+        x = part.to(torch.float64, copy=True)
         square = x * x
-        powers = self.powers
-        powers[0] += x.abs().sum(0)
-        if start:  # a block lies in one span
-            total = x.sum(0)
-            self.by_span[start.bit_length() - 1] += total
-        else:
-            total = torch.zeros_like(powers[1])
-            for span, (low, high) in enumerate(spans(len(part) + 1)):
-                inside = x[low - 1 : high - 1].sum(0)
-                self.by_span[span] += inside
-                total += inside
-        powers[1] += total
-        powers[2] += square.sum(0)
-        powers[3] += torch.linalg.vecdot(square, x, dim=0)
-        powers[4] += torch.linalg.vecdot(square, square, dim=0)
+        by_span = torch.stack([x[:, low:high].sum(1) for low, high in within], 1)
+        sums = [x.abs().sum(1), by_span.sum(1), square.sum(1), x.mul_(square).sum(1)]
+        powers = torch.stack([*sums, square.mul_(square).sum(1)], 1)
+        span = max(start.bit_length() - 1, 0)
+        for row in range(len(part)):
+            self.powers.add_(powers[row])
+            self.by_span[span : span + len(within)] += by_span[row]

@@ -14,6 +14,7 @@ from hooks.choices import check_choice
 from workbench.corpora import Corpus
 from workbench.neurons import counts, grounds, moments
 from workbench.neurons.activity import Activity
+from workbench.neurons.blocks import by_block
 from workbench.neurons.extremes import Apart, Extremes
 from workbench.neurons.naming import Neurons
 
@@ -98,7 +99,8 @@ class LayerState:
         return cls(
             length, moments.Sums.empty(width, length),
             torch.zeros(width, counts.BINS, dtype=torch.long), counts.reach(largest),
-            Extremes.empty(width, k), Extremes.empty(width, k), name,
+            Extremes.empty(width, k, length=length),
+            Extremes.empty(width, k, length=length, sign=-1.0), name,
         )  # fmt: skip
 
     def add(
@@ -109,30 +111,16 @@ class LayerState:
         unit: Int[Tensor, " row"],
     ) -> None:
         """The rows of one batch, whose first is number `first` of the corpus."""
-        activation = activation.float() if activation.dtype != torch.float64 else activation
-        largest, smallest = _by_row(activation, lengths)
+        single = activation.float()
+        largest, smallest = by_block(single, lengths)
         if bool(torch.isnan(largest).any() | (largest == torch.inf).any()) or bool(
             (smallest == -torch.inf).any()
         ):
             raise FloatingPointError(f"NaN or Inf at {self.name}, in rows from {first} on")
         self.sums.add(activation, lengths, self.length)
-        counts.add(self.counts, activation, lengths, counts.BINS / 2 / self.reach)
-        self.top.add(activation, largest.float(), first=first, unit=unit)
-        self.bottom.add(activation, -smallest.float(), first=first, unit=unit, sign=-1.0)
-
-
-def _by_row(
-    activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"]
-) -> tuple[Float[Tensor, "row neuron"], Float[Tensor, "row neuron"]]:
-    """Each row's largest and smallest, without first token and padding."""
-    rows, _, width = activation.shape
-    largest = activation.new_full((rows, width), -torch.inf)
-    smallest = activation.new_full((rows, width), torch.inf)
-    for row, size in enumerate(lengths.tolist()):
-        if size > 1:
-            torch.amax(activation[row, 1:size], dim=0, out=largest[row])
-            torch.amin(activation[row, 1:size], dim=0, out=smallest[row])
-    return largest, smallest
+        counts.add(self.counts, single, lengths, counts.BINS / 2 / self.reach)
+        self.top.add(single, largest, lengths, first=first, unit=unit)
+        self.bottom.add(single, smallest, lengths, first=first, unit=unit)
 
 
 def _batches(rows: int, size: int) -> Iterator[slice]:
@@ -147,9 +135,9 @@ def _largest(
     activation: Float[Tensor, "row pos neuron"], prompts: Prompts, site: Site
 ) -> Float[Tensor, " neuron"]:
     """How large each neuron is anywhere but at first tokens and in padding."""
-    largest, smallest = _by_row(activation, prompts.lengths)
+    largest, smallest = by_block(activation, prompts.lengths)
     # A row of one token has no other, and its extremes are infinite.
-    largest = torch.maximum(largest, -smallest).float().amax(dim=0).clamp(min=0)
+    largest = torch.maximum(largest, -smallest).float().amax((0, 1)).clamp(min=0)
     if not bool(torch.isfinite(largest).all()):
         raise FloatingPointError(f"NaN or Inf at {site}, in the first {len(prompts)} rows")
     return largest
@@ -177,7 +165,9 @@ def _finished(
     nothing = torch.full_like(mean, torch.nan)
     sums_first = torch.stack([state.sums.first for state in states], 1)
     histogram = torch.stack([state.counts for state in states])
-    tops, bottoms = [state.top for state in states], [state.bottom for state in states]
+    tops, bottoms = (
+        [getattr(state, end).ranked() for state in states] for end in ("top", "bottom")
+    )
 
     def share(above: Tensor, below: Tensor) -> Tensor:
         return torch.where(moving, above / torch.where(moving, below, 1.0), nothing)
@@ -194,7 +184,7 @@ def _finished(
         "top": torch.stack([one.value for one in tops]),
         "top_row": torch.stack([one.row for one in tops]),
         "top_position": torch.stack([one.position for one in tops]),
-        "bottom": torch.stack([-one.value for one in bottoms]),
+        "bottom": torch.stack([one.value for one in bottoms]),
         "bottom_row": torch.stack([one.row for one in bottoms]),
         "bottom_position": torch.stack([one.position for one in bottoms]),
     }  # fmt: skip

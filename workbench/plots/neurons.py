@@ -19,7 +19,7 @@ def short(task: str) -> str:
 
 
 def draw_activity(result: Activity, ax: Axes | None = None) -> Figure:
-    """How sparse each layer's neurons are, and what first tokens do that no other token does.
+    """How sparse each layer's neurons are, and what they do at first tokens and hardly elsewhere.
 
     Only the first panel is drawn where `ax` is given.
     """
@@ -32,7 +32,9 @@ def draw_activity(result: Activity, ax: Axes | None = None) -> Figure:
         left, middle, right = figure.subplots(1, 3)
         _by_layer(left, result.sparsity.numpy(), "sparsity (0 always, 1 rarely)")
         _by_layer(middle, result.positive.numpy(), "share of activations above 0")
-        _first_tokens(right, result.largest.numpy(), result.first_largest.numpy())
+        _first_tokens(right, result.ordinary.numpy(), result.first_size.numpy())
+        right.set(xlabel="size that 1 in 1,000 other tokens go beyond")
+        right.set_title(right.get_title().replace("largest", "usual"))
         return titled(left, title)
 
 

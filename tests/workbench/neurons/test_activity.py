@@ -24,6 +24,20 @@ def real(corpus, whole):
     return whole[:, rows, positions], rows, positions
 
 
+def of_layer(seen, x):
+    """`seen` with every layer as if `x` had flowed by, all else as it is."""
+    state = LayerState.begun(x[:8, 1:].abs().amax((0, 1)), length=x.shape[1], k=4)
+    state.add(x, torch.full((len(x),), x.shape[1]), 0, torch.arange(len(x)))
+    top, bottom = state.top.ranked(), state.bottom.ranked()
+    layers = len(seen.mean)
+    return dataclasses.replace(
+        seen, histogram=state.counts.expand(layers, -1, -1), reach=state.reach.expand(layers, -1),
+        top=top.value.expand(layers, -1, -1), bottom=bottom.value.expand(layers, -1, -1),
+        first_size=x[:, 0].double().square().mean(0).sqrt().expand(layers, -1),
+        tokens=x[:, 1:, 0].numel(),
+    )  # fmt: skip
+
+
 def test_moments_are_those_of_all_activations_at_once(small, corpus, seen, everything):
     x = real(corpus, everything(small, corpus))[0].double().numpy()
     assert seen.tokens == x.shape[1]
@@ -40,9 +54,9 @@ def test_moments_are_those_of_all_activations_at_once(small, corpus, seen, every
 
 
 def test_moments_of_the_same_numbers_agree_to_nine_digits():
-    x = 3 + torch.randn(13, 24, 6, generator=torch.Generator().manual_seed(0))
-    lengths = torch.tensor([24, 24, 1, 7, 24, 24, 24, 2, 24, 24, 13, 24, 24])
-    state = LayerState.begun(torch.full((6,), 5.0), length=24, k=3)
+    x = 3 + torch.randn(13, 300, 6, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([300, 300, 1, 7, 128, 128, 128, 2, 129, 256, 257, 24, 300])
+    state = LayerState.begun(torch.full((6,), 5.0), length=300, k=3)
     state.add(x, lengths, 0, torch.arange(13))
     kept = torch.cat([x[row, 1:n] for row, n in enumerate(lengths.tolist())]).double()
     torch.testing.assert_close(state.sums.powers[0], kept.abs().sum(0), rtol=1e-12, atol=0)
@@ -50,6 +64,10 @@ def test_moments_of_the_same_numbers_agree_to_nine_digits():
         torch.testing.assert_close(
             state.sums.powers[power], (kept**power).sum(0), rtol=1e-12, atol=0
         )
+    for span, (start, end) in enumerate([(2**n, 2 ** (n + 1)) for n in range(9)]):
+        inside = [x[row, start : min(n, end)] for row, n in enumerate(lengths.tolist())]
+        expected = torch.cat(inside).double().sum(0)
+        torch.testing.assert_close(state.sums.by_span[span], expected, rtol=1e-12, atol=0)
 
 
 def test_histograms_count_every_activation_in_its_bin(small, corpus, seen, everything):
@@ -100,6 +118,27 @@ def test_examples_are_those_of_brute_force(small, corpus, everything, apart, end
             assert where.tolist() == positions[taken].tolist()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_zeros_of_either_sign_are_ties_and_places_are_found_in_any_precision(dtype):
+    x = torch.full((2, 40, 2), -1.0)
+    x[0, 20, 0], x[0, 35, 0], x[1, 3, 0] = -0.0, 0.0, 0.0
+    x[0, 37, 1], x[1, 39, 1] = 1 / 3, 2 / 3
+    state = LayerState.begun(torch.ones(2), length=40, k=2)
+    state.add(x.to(dtype), torch.tensor([40, 40]), 0, torch.arange(2))
+    value, row, position = state.top.ranked()
+    assert row.tolist() == [[0, 1], [1, 0]]
+    assert position.tolist() == [[20, 3], [39, 37]]
+    assert value[1].tolist() == [float(torch.tensor(n).to(dtype).float()) for n in (2 / 3, 1 / 3)]
+    assert value[0].tolist() == [0, 0]
+    assert state.bottom.ranked().position.tolist() == [[1, 1], [1, 1]]
+
+
+def test_a_corpus_with_more_tokens_than_can_be_told_apart_is_refused():
+    state = LayerState.begun(torch.ones(1), length=2**20, k=1)
+    with pytest.raises(OverflowError, match="4,294,967,295 tokens"):
+        state.add(torch.zeros(1, 3, 1), torch.tensor([3]), 2**12, torch.tensor([0]))
+
+
 def test_ties_go_to_the_earlier_token_and_a_document_counts_once():
     x = torch.zeros(5, 4, 1)
     x[0, 1], x[0, 3], x[1, 2], x[2, 1], x[3, 2], x[4, 3] = 2, 2, 2, 1, 2, 3
@@ -110,29 +149,30 @@ def test_ties_go_to_the_earlier_token_and_a_document_counts_once():
             part = x[at : at + batch]
             lengths = torch.full((len(part),), 4)
             state.add(part, lengths, at, document[at : at + batch])
-        assert state.top.value.tolist() == [[3, 2, 1, -math.inf]]
-        assert state.top.row.tolist() == [[4, 0, 2, -1]]
-        assert state.top.position.tolist() == [[3, 1, 1, -1]]
+        assert state.top.ranked().value.tolist() == [[3, 2, 1, -math.inf]]
+        assert state.top.ranked().row.tolist() == [[4, 0, 2, -1]]
+        assert state.top.ranked().position.tolist() == [[3, 1, 1, -1]]
 
 
 def test_a_neuron_with_many_repeats_of_few_documents_keeps_empty_places():
     x = torch.arange(24.0).reshape(6, 4, 1)
     state = LayerState.begun(torch.tensor([24.0]), length=4, k=3)
     state.add(x, torch.full((6,), 4), 0, torch.zeros(6, dtype=torch.long))
-    assert state.top.value.tolist() == [[23.0, -math.inf, -math.inf]]
-    assert state.bottom.row.tolist() == [[0, -1, -1]]
-    assert state.bottom.position.tolist() == [[1, -1, -1]]
+    assert state.top.ranked().value.tolist() == [[23.0, -math.inf, -math.inf]]
+    assert state.bottom.ranked().row.tolist() == [[0, -1, -1]]
+    assert state.bottom.ranked().position.tolist() == [[1, -1, -1]]
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_nothing_depends_on_the_size_of_batches(size):
     drawn = torch.Generator().manual_seed(1)
-    x = torch.randn(11, 70, 9, generator=drawn).mul(4).round().div(4)  # with ties
-    lengths = torch.randint(1, 71, (11,), generator=drawn)
+    x = torch.randn(11, 300, 150, generator=drawn).mul(4).round().div(3)  # with ties
+    lengths = torch.randint(1, 301, (11,), generator=drawn)
+    lengths[5:8] = 40  # rows of one length are summed together
     document = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 6])
 
     def run(step):
-        state = LayerState.begun(torch.full((9,), 2.0), length=70, k=5)
+        state = LayerState.begun(torch.full((150,), 2.0), length=300, k=5)
         for at in range(0, 11, step):
             rows = slice(at, at + step)
             width = int(lengths[rows].max())  # a batch is as wide as its longest row
@@ -145,8 +185,10 @@ def test_nothing_depends_on_the_size_of_batches(size):
     assert one.sums.first.equal(other.sums.first)
     assert one.counts.equal(other.counts)
     for end in ("top", "bottom"):
-        for name in ("value", "row", "position", "unit"):
-            assert getattr(getattr(one, end), name).equal(getattr(getattr(other, end), name))
+        for here, there in zip(
+            getattr(one, end).ranked(), getattr(other, end).ranked(), strict=True
+        ):
+            assert here.equal(there)
 
 
 def test_the_whole_result_is_the_same_for_any_batch_size(small, corpus, seen):
@@ -176,6 +218,27 @@ def test_first_tokens_are_reported_apart(small, corpus, seen, everything):
     torch.testing.assert_close(seen.first_mean, first.mean(1), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(seen.first_largest, first.abs().amax(1), rtol=1e-5, atol=1e-6)
     assert (seen.top_position != 0).all()
+
+
+def test_what_is_ordinary_is_the_size_that_few_tokens_go_beyond(seen):
+    drawn = torch.Generator().manual_seed(3)
+    x = torch.randn(100, 41, seen.mean.shape[1], generator=drawn)
+    found = of_layer(seen, x)
+    sizes = x[:, 1:].abs().flatten(0, 1).sort(dim=0, descending=True).values
+    assert (found.ordinary[0] >= sizes[4]).all()  # 4 of 4,000 may be larger
+    assert (found.ordinary[0] <= sizes[4] + found.reach[0] / 32).all()
+    few = of_layer(seen, x[:20])  # fewer than 1,000
+    assert few.ordinary.equal(few.largest.double())
+
+
+def test_one_other_token_that_is_taken_for_a_first_one_hides_nothing(seen):
+    x = torch.randn(40, 51, seen.mean.shape[1], generator=torch.Generator().manual_seed(4))
+    x[:, 0, 3], x[33, 1, 3] = 300.0, 290.0
+    found = of_layer(seen, x)
+    assert float(found.largest[1, 3]) == 290.0
+    assert found.outlying_first == [(layer, 3) for layer in range(len(seen.mean))]
+    few = of_layer(seen, x[30:40])  # too few to tell it from others
+    assert few.outlying_first == []
 
 
 def test_a_neuron_that_one_token_drives_far_beyond_all_others_is_extreme(seen):
