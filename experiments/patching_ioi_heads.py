@@ -21,7 +21,7 @@ Caveat     A patch turns a head from one answer to the other, it does not take t
 
 from dataclasses import dataclass
 
-from workbench import metrics, models, patching, runs, tasks
+from workbench import heads, metrics, models, runs, studies, tasks
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,24 @@ class Config:
 
     model: str = "smollm2-135m"
     prompts: int = 16
+    searched: int = 24  # other prompts: half choose who takes over, half judge
+    movers: int = 3  # the strongest writers, which are removed
+    steps: int = 5
+    ablation: heads.Ablation = "mean"
     seed: int = 0
 
 
-REHEARSAL = Config(model="tiny-gqa", prompts=4)
+REHEARSAL = Config(model="tiny-gqa", prompts=4, searched=12, movers=1, steps=1)
 """The same study in a second on a CPU, with no download: what the tests run."""
 
 
-def run(config: Config) -> patching.Sweeps:
-    """prompts -> model -> every head patched in both directions -> two maps with bounds"""
+def run(config: Config) -> studies.AnswerHeads:
+    """prompts -> model -> every head patched, its path to the logits -> who takes over"""
     model = models.load(config.model)
-    task = tasks.ioi(model, prompts=config.prompts, seed=config.seed)
-    return patching.sweeps(
-        model, task, "z", metrics=[metrics.logit_diff], over="head",
-        running=patching.Running(seed=config.seed),
+    task = tasks.ioi(model, prompts=config.prompts + config.searched, seed=config.seed)
+    return studies.answer_heads(
+        model, task[: config.prompts], search=task[config.prompts :], metric=metrics.logit_diff,
+        movers=config.movers, steps=config.steps, ablation=config.ablation, seed=config.seed,
     )  # fmt: skip
 
 

@@ -35,6 +35,9 @@ class Backups(Result):
     not below 0 with p ≤ 0.05. (Steps are tested in order and the first failure ends it, so the
     chance that any accepted head is none is at most 0.05 in all.)
 
+    `then` = alone + growth says how a head takes over: below 0 it helps once the others are gone;
+    else it worked against the metric alone, and does so less.
+
     `map` is the growth of every head on the choosing prompts, NaN where a head is gone (the
     conditional co-ablation of Gong 2026).
     """
@@ -44,6 +47,9 @@ class Backups(Result):
     high: Float[Tensor, " step"] = field(metadata={"means": "upper 95 % bound of growth"})
     p: Float[Tensor, " step"] = field(metadata={"means": "p-value of growth, of this step"})
     alone: Float[Tensor, " step"] = field(metadata={"means": "effect of the head alone"})
+    then: Float[Tensor, " step"] = field(metadata={"means": "effect of the head, the others gone"})
+    then_low: Float[Tensor, " step"] = field(metadata={"means": "lower 95 % bound of then"})
+    then_high: Float[Tensor, " step"] = field(metadata={"means": "upper 95 % bound of then"})
     together: Float[Tensor, " step"] = field(metadata={"means": "effect of all gone with it"})
     accepted: Bool[Tensor, " step"] = field(metadata={"means": "whether it is taken for a backup"})
     map: Float[Tensor, "step layer head"] = field(
@@ -162,6 +168,9 @@ class _Step:
     head: Head
     growth: Float[Tensor, " batch"]
     alone: float
+    then: float
+    then_low: float
+    then_high: float
     together: float
     low: float
     high: float
@@ -202,13 +211,14 @@ def _step(
     before, single, both = search.judging([gone, [best], [*gone, best]])
     growth = both - before - single
     _, low, high = statistics.bounds(growth[None], seed=search.seed)
+    then, then_low, then_high = statistics.bounds((both - before)[None], seed=search.seed)
     p = statistics.permutation_test(growth[None], seed=search.seed).p
     seen = torch.full((search.model.cfg.n_layers, search.model.cfg.n_heads), torch.nan)
     for (layer, head), value in grown.items():
         seen[layer, head] = value
     step = _Step(
-        best, growth, float(single.mean()), float(both.mean()), float(low), float(high), float(p),
-        seen,
+        best, growth, float(single.mean()), float(then), float(then_low), float(then_high),
+        float(both.mean()), float(low), float(high), float(p), seen,
     )  # fmt: skip
     return step, float(before.mean())
 
@@ -232,6 +242,9 @@ def _result(
         high=column("high"),
         p=column("p"),
         alone=column("alone"),
+        then=column("then"),
+        then_low=column("then_low"),
+        then_high=column("then_high"),
         together=column("together"),
         accepted=torch.tensor([step.accepted for step in steps]),
         map=torch.stack([step.map for step in steps]),

@@ -55,6 +55,7 @@ from workbench.patching import (
     Sweeps,
     Tracing,
 )
+from workbench.plots.answer_heads import draw_answer_heads
 from workbench.plots.attention import AttentionView, attention
 from workbench.plots.circuits import (
     draw_acdc_circuit,
@@ -117,6 +118,7 @@ from workbench.probes import (
     Transfer,
     Use,
 )
+from workbench.studies import AnswerHeads
 
 __all__ = [
     "AttentionView",
@@ -165,6 +167,7 @@ draw.register(Sweeps, draw_sweeps)
 draw.register(Ranking, draw_ranking)
 draw.register(PathEffects, draw_path_effects)
 draw.register(Tracing, draw_tracing)
+draw.register(AnswerHeads, draw_answer_heads)
 draw.register(CircuitStudy, draw_circuit_study)
 draw.register(FaithfulnessCurve, draw_faithfulness_curve)
 draw.register(EdgeScores, draw_edge_scores)

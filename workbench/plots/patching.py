@@ -1,5 +1,7 @@
 """Figures of what patching a place does: maps in either direction, and lists of places."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -69,11 +71,16 @@ def draw_sweeps(result: Sweeps, ax: Axes | None = None) -> Figure:
         )
         for row, metric in zip(panels, result.metrics, strict=True):
             maps = [result.one(way, metric) for way in result.directions]
-            bound = max(marks.largest(one.effect.numpy()) for one in maps)
-            for axes, one in zip(row[:-1], maps, strict=True):
-                _map(axes, one, columns=columns, bound=bound)
+            map_each(row[:-1], maps)
             _both(row[-1], maps)
         return titled(panels[0, 0], title)
+
+
+def map_each(panels: Iterable[Axes], maps: Sequence[Sweep]) -> None:
+    """Maps side by side on one scale."""
+    bound = max(marks.largest(one.effect.numpy()) for one in maps)
+    for axes, one in zip(panels, maps, strict=True):
+        _map(axes, one, columns=_columns(one), bound=bound)
 
 
 def draw_ranking(result: Ranking, ax: Axes | None = None) -> Figure:
