@@ -51,9 +51,7 @@ def source_of(kind: str, model, task, site: Site) -> Source:
 
 def meant(kind: str, model, task, site: Site, direction: str) -> Tensor | None:
     """What a source means there, put together from plain captures; None where chance drew it."""
-    here, there = (
-        (task.corrupt, task.clean) if direction == "denoise" else (task.clean, task.corrupt)
-    )
+    there = task.clean if direction == "denoise" else task.corrupt
     seen = capture(model, there, [site])[site]
     axis = 2 if "query" in site.axes else 1
     shape = [len(seen), *[1] * (axis - 1), -1, *[1] * (seen.ndim - axis - 1)]
