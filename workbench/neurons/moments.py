@@ -70,9 +70,11 @@ class Sums:
         if not start:
             within = [(low - 1, high - 1) for low, high in spans(count + 1)]
         x = part.to(torch.float64, copy=True)
-        square = x * x
+        square = x.abs()
+        size = square.sum(1)
+        torch.mul(x, x, out=square)  # in place of |x|, so that all of it stays in the cache
         by_span = torch.stack([x[:, low:high].sum(1) for low, high in within], 1)
-        sums = [x.abs().sum(1), by_span.sum(1), square.sum(1), x.mul_(square).sum(1)]
+        sums = [size, by_span.sum(1), square.sum(1), x.mul_(square).sum(1)]
         powers = torch.stack([*sums, square.mul_(square).sum(1)], 1)
         span = max(start.bit_length() - 1, 0)
         for row in range(len(part)):

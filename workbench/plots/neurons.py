@@ -32,9 +32,8 @@ def draw_activity(result: Activity, ax: Axes | None = None) -> Figure:
         left, middle, right = figure.subplots(1, 3)
         _by_layer(left, result.sparsity.numpy(), "sparsity (0 always, 1 rarely)")
         _by_layer(middle, result.positive.numpy(), "share of activations above 0")
-        _first_tokens(right, result.ordinary.numpy(), result.first_size.numpy())
-        right.set(xlabel="size that 1 in 1,000 other tokens go beyond")
-        right.set_title(right.get_title().replace("largest", "usual"))
+        ordinary, first = result.ordinary.numpy(), result.first_size.numpy()
+        _first_tokens(right, ordinary, first, "usual", "1 in 1,000 other tokens go beyond")
         return titled(left, title)
 
 
@@ -53,7 +52,8 @@ def draw_atlas(result: Atlas, ax: Axes | None = None) -> Figure:
         left, middle, right = figure.subplots(1, 3)
         _by_layer(left, result.sparsity.numpy(), "sparsity (0 always, 1 rarely)")
         _scores(middle, names, result.score.numpy(), result.null.numpy())
-        _first_tokens(right, result.largest.numpy(), result.first_largest.numpy())
+        elsewhere, first = result.largest.numpy(), result.first_largest.numpy()
+        _first_tokens(right, elsewhere, first, "largest", "largest size elsewhere")
         return titled(left, title)
 
 
@@ -172,8 +172,10 @@ def _by_layer(ax: Axes, values: np.ndarray, label: str) -> None:
     ax.legend(loc="best", fontsize=7)
 
 
-def _first_tokens(ax: Axes, elsewhere: np.ndarray, first: np.ndarray) -> None:
-    """The largest size at a first token against that elsewhere, one point for each neuron."""
+def _first_tokens(
+    ax: Axes, elsewhere: np.ndarray, first: np.ndarray, which: str, other: str
+) -> None:
+    """A size at first tokens against one elsewhere, one point for each neuron."""
     elsewhere, first = elsewhere.ravel(), first.ravel()
     there = (elsewhere > 0) & (first > 0)
     out = there & (first >= 6 * elsewhere)
@@ -185,8 +187,8 @@ def _first_tokens(ax: Axes, elsewhere: np.ndarray, first: np.ndarray) -> None:
     ends = np.array([elsewhere[there].min(), elsewhere[there].max()])
     ax.plot(ends, ends, color=QUIET, linewidth=0.7)
     ax.plot(ends, 6 * ends, color=RED, linewidth=0.7, linestyle=":")
-    ax.set(xscale="log", yscale="log", xlabel="largest size elsewhere")
-    ax.set_title(f"largest size at a first token\n{int(out.sum())} above 6 times (dotted)")
+    ax.set(xscale="log", yscale="log", xlabel=other)
+    ax.set_title(f"{which} size at first tokens\n{int(out.sum())} above 6 times (dotted)")
 
 
 def _scores(ax: Axes, names: Sequence[str], score: np.ndarray, null: np.ndarray) -> None:
