@@ -1,20 +1,28 @@
-"""Which attention heads carry the answer to an indirect object, and which work against it?
+"""Which heads carry the answer to an indirect object, which write it, and which take over?
 
 Question   "When Mary and John went to the store, John gave a drink to": which heads tell this
-           prompt from the one in which Mary gave, and do all of them pull towards the answer?
+           prompt from the one in which Mary gave, which of them write the name themselves (name
+           movers), and which take over once the strongest of those are gone (backups)?
 Method     Exchange one head's output (z, at all tokens) between a clean prompt and the one with
-           the names exchanged, for every head, in both directions: denoise puts clean values
-           into corrupt prompts, noise corrupt values into clean ones.
-Compare    The same prompts without a patch. Bounds by bootstrap over prompts, p-values by
-           sign flips corrected for all heads.
-Read       Blue: the head carries the answer, as name movers and the heads that steer them do
-           (Wang et al. 2022). Red: it works against it, as negative name movers do. In the
-           default model 20.0, 23.3, 17.4 and 29.1 are the strongest for it, 24.4 and 29.0
-           against it. Large in denoise and small in noise: enough but not needed, others do
-           the same; the other way round: it does nothing without others.
-Caveat     A patch turns a head from one answer to the other, it does not take the head away: its
-           effect is about twice that of ablation, and backups that wake only when a head is
-           silent do not show. Compare with head_ablation_ioi.
+           the names exchanged, for every head, in both directions. Then the same on the path to
+           the logits alone, all other heads held. Then, on other prompts, the `movers` that write
+           most give their mean instead, and step by step goes the head whose loss costs most
+           beyond what it costs alone: half of those prompts choose it, half judge it.
+Compare    The same prompts without a patch; a head's own words with its whole effect; its cost
+           with the others gone with its cost alone. Bounds by bootstrap over prompts, p-values by
+           sign flips corrected for all heads; a step's, on prompts that did not choose it.
+Read       a, b: blue carries the answer, red works against it. Large in denoise and small in
+           noise: enough but not needed; the other way round: it does nothing without others.
+           c: a diamond without a bar carries what others write (in the default model 20.0, 17.4
+           and 19.2); a bar is written by the head itself: 23.3, 29.1 and 23.0 for the answer,
+           24.4 and 29.0 against it, as negative name movers do. A bar longer than its diamond:
+           without it others make up for the loss. d: who they are. From a diamond near 0 to a
+           bar on the left: a backup (23.2, 23.1, 23.7). From a diamond on the right to a bar near
+           0: it worked against the answer, and does so less (24.4, 29.0).
+Caveat     A patch turns a head from one answer to the other, so its effect is about twice that of
+           ablation (head_ablation_ioi). Heads of one layer do not hear each other: the backups
+           of layer 23 write the name all along (c), and it costs little alone because later
+           heads give way. The search is greedy and ends after `steps`: there may be more.
 
     python -m experiments.patching_ioi_heads --prompts 32
 """

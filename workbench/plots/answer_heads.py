@@ -54,7 +54,7 @@ def _writers(axes: Axes, result: AnswerHeads) -> None:
 
 
 def _takers(axes: Axes, result: AnswerHeads) -> None:
-    """Bars of what heads cost with the others gone, and diamonds of what they cost alone."""
+    """Bars of what ablating heads does with others gone, and diamonds of what it does alone."""
     search = result.takes_over
     marks.bars(
         axes, search.then.numpy(), bounds=(search.then_low.numpy(), search.then_high.numpy()),
@@ -62,10 +62,10 @@ def _takers(axes: Axes, result: AnswerHeads) -> None:
         meaning=_meaning(search.metric, search.unit),
     )  # fmt: skip
     _diamonds(axes, search.alone.numpy())
-    gone = named(*search.of) if len(search.of) <= 4 else f"{len(search.of)} writers"
+    gone = named(*search.of) if len(search.of) <= 3 else f"{len(search.of)} writers"
     axes.set_title(
-        f"bar: cost without {gone} and those above\n"
-        "diamond: cost alone (filled: it takes over)", fontsize=8,
+        f"bar: effect with {gone} and those above gone\n"
+        "diamond: effect alone (filled: it takes over)", fontsize=8,
     )  # fmt: skip
 
 

@@ -204,7 +204,8 @@ def _kept(
         axes.axhline(level, color=INK, linewidth=0.7, linestyle=":")
     if random is not None:
         axes.plot(size, random.T, color=QUIET, linewidth=0.8, alpha=0.6)
-        axes.plot([], [], color=QUIET, linewidth=0.8, label=f"{len(random)} times edges at random")
+        times = f", {len(random)} times" if len(random) > 1 else ""
+        axes.plot([], [], color=QUIET, linewidth=0.8, label=f"as many edges at random{times}")
     marks.curve(axes, size, share, bounds=bounds, label="the first edges of the ranking")
     axes.plot(size, share, "o", color=marks.BLUE, markersize=3)
     first = max(1, int(size[size > 0].min()))

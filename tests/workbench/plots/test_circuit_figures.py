@@ -154,7 +154,7 @@ def test_circuits_at_random_are_drawn_behind_and_counted():
     for row in study().random.numpy():
         assert any(np.array_equal(row, height) for height in heights)
     named = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert "2 times edges at random" in named and "95 % bounds" in named
+    assert "as many edges at random, 2 times" in named and "95 % bounds" in named
 
 
 def test_what_acdc_kept_is_drawn_and_nothing_else():
