@@ -133,7 +133,7 @@ def backups(
     order = torch.randperm(len(task), generator=statistics.derive(seed, "backups", task.name))
     search = _Search(
         model, task[order[: len(task) // 2]], task[order[len(task) // 2 :]], metric,
-        Source.of(ablation), seed,
+        ablation, seed,
     )  # fmt: skip
     alone = dict(zip(others, search.choosing([[one] for one in others]), strict=True))
     steps, ended, start = _steps(search, of, others, alone, most)
@@ -146,7 +146,7 @@ class _Search:
     chooses: Task
     judges: Task
     metric: Metric
-    ablation: Source
+    ablation: Source | Ablation
     seed: int
 
     def choosing(self, sets: Sequence[Sequence[Head]]) -> Float[Tensor, "set batch"]:
@@ -158,7 +158,7 @@ class _Search:
         return self._effect(self.judges, sets)
 
     def _effect(self, task: Task, sets: Sequence[Sequence[Head]]) -> Tensor:
-        edits = cells(self.model, task, sets, ablation=self.ablation)
+        edits = cells(self.model, task, sets, ablation=self.ablation, seed=self.seed)
         found = effects.exact(self.model, task, edits, metrics=[self.metric], seed=self.seed)
         return found.effect[0].double()
 

@@ -75,6 +75,12 @@ class Clusters(Result):
 
     def stability_of(self, group: Sequence[Head]) -> float:
         """How often the heads of a group shared a cluster, on average over its pairs."""
+        unknown = [head for head in group if head not in self.heads]
+        if unknown:
+            raise ValueError(
+                f"head {named(*unknown[:1])} was not clustered; there are "
+                f"{', '.join(map(named, self.heads))}"
+            )
         rows = [self.heads.index(head) for head in group]
         if len(rows) < 2:
             return float("nan")
@@ -190,6 +196,8 @@ class _Trees:
 
     def __post_init__(self) -> None:
         check_choice("linkage", self.linkage, Linkage)
+        if not self.cut >= 0:
+            raise ValueError(f"cut={self.cut!r}: a distance at which clusters end is 0 or more")
 
     def clusters(
         self,
@@ -212,6 +220,8 @@ class _Trees:
         labels = self._cut(tree)
         together = np.full(distance.shape, np.nan)
         stability = float("nan")
+        if resamples < 1:
+            raise ValueError(f"resamples={resamples}: a stability takes at least one")
         if self.batch > 1:
             others = self._resampled(resamples, seed)
             together = np.mean([one[:, None] == one for one in others], axis=0)

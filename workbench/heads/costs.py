@@ -115,6 +115,7 @@ def costs(
     each round. The two models take turns, after one round that is not counted: on a machine
     that does other things too, only the ratio of a round means anything.
     """
+    _check(before, batch_sizes, tokens=tokens, steps=steps, rounds=rounds)
     models, tokens = (before, after), min(tokens, before.cfg.n_ctx - steps)
     generator = torch.Generator().manual_seed(seed)
     device = next(before.original_model.parameters()).device
@@ -143,6 +144,22 @@ def costs(
         model_before=before.origin.name,
         model_before_digest=before.origin.digest,
     )
+
+
+def _check(
+    model: Model, batch_sizes: Sequence[int], *, tokens: int, steps: int, rounds: int
+) -> None:
+    """Raise for sizes of which nothing could be timed."""
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise ValueError(f"batch_sizes={batch_sizes!r}: give sizes from 1 on, such as (1, 32)")
+    for name, number in (("tokens", tokens), ("steps", steps), ("rounds", rounds)):
+        if number < 1:
+            raise ValueError(f"{name}={number}: there is nothing to time, give 1 or more")
+    if steps >= model.cfg.n_ctx:
+        raise ValueError(
+            f"steps={steps}: {model.origin.name} takes {model.cfg.n_ctx} tokens in all, and some "
+            "have to be read before"
+        )
 
 
 @torch.no_grad()

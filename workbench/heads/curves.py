@@ -71,7 +71,7 @@ class PruningCurve(Result):
         below minus `loss` for the first time.
         """
         at = self._at(measure, order)
-        fails = (self.change_low[at] < -loss).nonzero()
+        fails = (~(self.change_low[at] >= -loss)).nonzero()  # NaN is not known to be affordable
         last = int(fails[0]) - 1 if len(fails) else len(self.share) - 1
         return float(self.share[max(last, 0)])
 
@@ -155,7 +155,10 @@ def curve(
               corrupt prompts, and over `text` itself there); or a function that prunes them for
               real and gives the smaller model, which must take at least one head to stay where
               the share is 1
+
+    Text has no counterfactual: with it `removal` is one of the others.
     """
+    check_text(text, removal)
     heads = every(model)
     counts = counted(shares, len(heads))
     rankings = ranked(model, orders, counts[-1], draws=draws, seed=seed)
@@ -213,7 +216,7 @@ def _ablated(  # noqa: PLR0917
     seed: int,
 ) -> Float[Tensor, "measure set batch"]:
     some = [one for one in sets if one]
-    edits = cells(model, task, some, ablation=removal)
+    edits = cells(model, task, some, ablation=removal, seed=seed)
     found = effects.exact(model, task, edits, metrics=measures, seed=seed)
     at = {one: found.values[:, row] for row, one in enumerate(some)}
     return torch.stack([at.get(one, found.baseline) for one in sets], dim=1)
@@ -231,6 +234,16 @@ def _pruned(
         small = prune(model, list(some)) if some else model
         columns.append(torch.stack([effects.measure(small, task, metric=m) for m in measures]))
     return torch.stack(columns, dim=1)
+
+
+def check_text(text: Prompts | None, removal: Source | Ablation | Prune) -> None:
+    """Raise for a removal that would leave text as it is."""
+    kind = removal.kind if isinstance(removal, Source) else removal
+    if text is not None and kind == "counterfactual":
+        raise ValueError(
+            "'counterfactual' puts there what a prompt's pair has, and text has no pairs: take "
+            "'mean', 'zero' or 'resample', or leave the text out"
+        )
 
 
 def as_task(text: Prompts) -> Task:

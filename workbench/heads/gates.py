@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import HookedModel
+from hooks.choices import check_index
 from workbench import effects, statistics
 from workbench.heads import hard_concrete
 from workbench.heads.ablating import Ablation, ablating
@@ -69,6 +70,7 @@ class HeadGates(Importance):
 
     def open(self, seed: int = 0) -> list[Head]:
         """The heads whose gate is not 0 in the `seed`-th learning, the widest open first."""
+        check_index("seed", seed, len(self.gate))
         gate = self.gate[seed]
         return [head for head in in_order(gate) if gate[head] > 0]
 

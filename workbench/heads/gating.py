@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks import HookedModel
+from hooks.choices import check_index
 from workbench import effects, statistics
 from workbench.heads.ablating import Ablation, ablating
 from workbench.heads.descent import ENOUGH, Descent, Gated
@@ -100,6 +101,7 @@ class CausalGating(Importance):
 
     def sufficient(self, seed: int = 0) -> list[Head]:
         """The heads that the `seed`-th fit kept open, if only in part, the widest open first."""
+        check_index("seed", seed, len(self.shut))
         gate = self.shut[seed]
         return [head for head in in_order(gate) if gate[head] > KEPT]
 

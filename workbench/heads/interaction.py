@@ -93,7 +93,8 @@ def interaction(
     if not listed:
         raise ValueError("no set of heads was given: give a list of lists of heads")
     members = sorted({head for some in listed for head in some})
-    edits = cells(model, task, [*([head] for head in members), *listed], ablation=ablation)
+    sets = [*([head] for head in members), *listed]
+    edits = cells(model, task, sets, ablation=ablation, seed=seed)
     found = effects.exact(model, task, edits, metrics=[metric], seed=seed)
     single, whole = found.effect[0].split([len(members), len(listed)])
     summed = torch.stack(

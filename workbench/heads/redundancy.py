@@ -164,7 +164,7 @@ def redundancy(
     count = len(listed)
     pairs = list(combinations(range(count), 2))
     sets = [[head] for head in listed] + [[listed[i], listed[j]] for i, j in pairs]
-    edits = cells(model, task, sets, ablation=ablation)
+    edits = cells(model, task, sets, ablation=ablation, seed=seed)
     found = effects.exact(model, task, edits, metrics=[metric], seed=seed)
     effect = found.effect[0]
     alone, both = effect[:count], effect[count:]

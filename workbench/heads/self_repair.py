@@ -170,7 +170,9 @@ def self_repair(
         raise ValueError(f"{task.name} has one prompt: bounds and tests need at least two")
     listed = checked(model, heads)
     where = task.clean.last if at == "last" else None
-    edits = cells(model, task, [[one] for one in listed], ablation=ablation, positions=where)
+    edits = cells(
+        model, task, [[one] for one in listed], ablation=ablation, positions=where, seed=seed
+    )
     reader = Reader.of(model, task)
     changes = [reader.change(head, edit) for head, edit in zip(listed, edits, strict=True)]
     return SelfRepair(

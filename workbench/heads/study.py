@@ -11,7 +11,7 @@ from workbench.heads.backups import Backups, backups
 from workbench.heads.candidates import candidates
 from workbench.heads.clusters import Clusters, cluster_alike, cluster_redundant
 from workbench.heads.costs import Costs, costs
-from workbench.heads.curves import PruningCurve, curve
+from workbench.heads.curves import PruningCurve, check_text, curve
 from workbench.heads.kinds import HeadTypes, types
 from workbench.heads.likeness import HeadSimilarity, similarity
 from workbench.heads.naming import Head, named
@@ -158,6 +158,7 @@ def study_redundancy(
     heads that are perfectly backed up cost nothing alone. The search for backups is among those
     and all heads of layers after the most important one's.
     """
+    check_text(text, ablation)
     extent = extent or Extent()
     half = len(task) // 2
     train, test = task[:half], task[half:]

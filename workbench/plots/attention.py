@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hooks import Activations, Site
+from workbench.heads.naming import pairs
 from workbench.plots.style import encoded, new_figure, styled, titled
 
 _MOST_DRAWN = 9
@@ -167,16 +168,26 @@ def attention(
         for layer in layers
         for column, head in enumerate(seen.heads(Site("pattern", layer)))
     }
-    chosen = list(patterns) if heads is None else [(int(at), int(head)) for at, head in heads]
+    chosen = list(patterns) if heads is None else pairs(heads)
     missing = [head for head in chosen if head not in patterns]
     if missing or not chosen:
-        asked = f"head {_named(missing[0])} was not captured" if missing else "no head was given"
+        asked = "no head was given"
+        if missing:
+            asked = f"head {_named(missing[0])} {_why_not(missing[0], seen)}"
         raise ValueError(f"{asked}; there are {_there(list(patterns), seen)}")
     twice = [head for head in chosen if chosen.count(head) > 1]
     if twice:
         raise ValueError(f"head {_named(twice[0])} is given twice: give each head once")
     rows = [_pattern(patterns[head], length) for head in chosen]
     return AttentionView(np.stack(rows), chosen, list(words), title)
+
+
+def _why_not(head: tuple[int, int], seen: Activations) -> str:
+    """Why the pattern of a head is not there."""
+    captured = Site("pattern", head[0]) in seen.sites
+    if captured and seen.kept_heads is not None:
+        return "is not in this model, from which heads were removed"
+    return "was not captured"
 
 
 def _there(heads: list[tuple[int, int]], seen: Activations) -> str:

@@ -81,7 +81,7 @@ def new_figure(*, width: float, height: float) -> Figure:
 
 def titled(axes: Axes, title: str) -> Figure:
     """The figure that `axes` is in, titled: as a whole where it is ours, else over `axes`."""
-    figure = axes.get_figure(root=True)
+    figure, title = axes.get_figure(root=True), title.replace("$", r"\$")
     if isinstance(figure, WorkbenchFigure):
         figure.suptitle(title, x=0.012, ha="left", fontsize=10, fontweight="bold")
     else:

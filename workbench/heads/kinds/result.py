@@ -16,12 +16,13 @@ class HeadTypes(Result):
     """How far each head's score of each type is beyond chance. Positive: more of that type.
 
     `effect` is the score less what `nulls` says, in the type's own unit. `p` is corrected for
-    testing every head (and, for types of attention, every such type). A head is of a type when
-    p is at most `level` and the effect at least the type's `threshold`; where it looks back by
-    itself (previous token, first token, fixed offset) also on the natural prompts. NaN: could
-    not be measured here, `left_out` says why; in all types: a head that was removed from the
-    model. `pattern` is what the strongest heads of each type attend to in the task's first prompt,
-    to be looked at.
+    testing every head (and, for types of attention, every such type): that a head looks where it
+    does by more than shuffled rows do is true of many heads with random weights too, whose effect
+    is small. So a head is of a type when p is at most `level` and the effect at least the type's
+    `threshold`; where it looks back by itself (previous token, first token, fixed offset) also on
+    the natural prompts. NaN: could not be measured here, `left_out` says why; in all types: a
+    head that was removed from the model. `pattern` is what the strongest heads of each type
+    attend to in the task's first prompt, to be looked at.
     """
 
     effect: Float[Tensor, "type layer head"] = field(metadata={"means": "score beyond chance"})

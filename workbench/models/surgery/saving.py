@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from hooks import heads
 from workbench.models.bridge import Model
 from workbench.models.surgery import seal
-from workbench.models.surgery.layouts import layout_of
+from workbench.models.surgery.layouts import LAYOUTS, can_cut
 from workbench.models.surgery.plain import parameters_of
 
 
@@ -22,7 +22,12 @@ def save(model: Model, folder: str | Path) -> Path:
     config.json is that of transformers, and says under "kept_heads" which heads each layer has.
     The folder gets its name when every byte of it is on disk; `models.load` checks each.
     """
-    layout_of(model.original_model)  # an architecture that could not be read back ends here
+    if not can_cut(model.original_model):
+        raise ValueError(
+            f"{type(model.original_model).__name__} cannot be saved here: what is written and read "
+            f"back are {', '.join(LAYOUTS)}. A model of transformers saves itself: "
+            "model.original_model.save_pretrained(folder)"
+        )
     folder = Path(folder).expanduser()
     if folder.exists():
         raise FileExistsError(f"{folder} is there already: name a new folder")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from workbench import models
 from workbench.models import surgery, twins
@@ -87,6 +88,27 @@ LOADING = next(
     if "NoAttention" in block
 )
 """What the README gives to those who have transformers alone."""
+
+
+@pytest.mark.parametrize("part", ["mlp.down_proj", "self_attn.o_proj"])
+def test_what_the_readme_gives_refuses_a_file_that_lacks_a_weight(made, tmp_path, kept_in, part):
+    pruned = surgery.cut(made["Llama"], kept_in(made["Llama"], "uneven groups"))
+    path = models.save(pruned, tmp_path / "pruned") / "model.safetensors"
+    weights = load_file(path)
+    [gone] = [name for name in weights if name.endswith(f"layers.1.{part}.weight")]
+    del weights[gone]
+    save_file(weights, path, {"format": "pt"})
+    library: dict = {}
+    exec(LOADING, library)
+    with pytest.raises(AssertionError):
+        library["load"](path.parent)
+
+
+def test_a_model_that_could_not_be_read_back_is_not_saved_and_it_is_said(tmp_path):
+    model = models.load("planted/duplicate")
+    with pytest.raises(ValueError, match="cannot be saved here: what is written and read back"):
+        models.save(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("architecture", [*FIVE, "Qwen 2"])
