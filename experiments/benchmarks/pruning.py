@@ -19,6 +19,7 @@ with the whole model, in one process and in turn:
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -93,7 +94,8 @@ def _by_hand(model: Any) -> int:
     cfg = model.cfg
     shared = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
     query = len(_two_thirds(model)) * cfg.d_head
-    key_value = (shared - shared // 3) * cfg.d_head
+    group = cfg.n_heads // shared
+    key_value = (shared - math.ceil(cfg.n_heads // 3 / group)) * cfg.d_head
     return cfg.n_layers * (2 * query * cfg.d_model + 2 * key_value * cfg.d_model)
 
 

@@ -184,8 +184,7 @@ def attention(
 
 def _why_not(head: tuple[int, int], seen: Activations) -> str:
     """Why the pattern of a head is not there."""
-    captured = Site("pattern", head[0]) in seen.sites
-    if captured and seen.kept_heads is not None:
+    if Site("pattern", head[0]) in seen and seen.kept_heads is not None:
         return "is not in this model, from which heads were removed"
     return "was not captured"
 
