@@ -7,12 +7,16 @@ Method     Score every edge by integrated gradients (EAP-IG, Hanna et al. 2024) 
            what the prompt with a year early in the century has there. The model's digits are
            single tokens, so the answers are all later tens digits together (Hanna et al. 2023).
 Compare    As many edges drawn at random, over a curve of sizes; 0 is no edge, 1 the whole model.
-Read       The curve reaches 1 where the circuit does all that the model does. Above 1: edges
-           that get in the way were left out. CPR and CMD are the areas of MIB (Mueller 2025).
+Read       The curve reaches 1 where the circuit does all that the model does; above 1, edges that
+           get in the way were left out. In the default model 141 edges keep half, a fifth of all
+           keeps 91 %, and edges at random nothing. Below, the strongest edges: the year enters by
+           MLP 0 and goes by values to heads 20.8 and 18.6, and by them to MLPs 21 to 24, which
+           write the digits. CPR and CMD are the areas of MIB (Mueller et al. 2025).
 Caveat     Scores are estimates; faithfulness is measured. Cutting an edge leaves the early year
-           in its place, not silence: what both years share is kept by every circuit.
+           in its place, not silence: what both years share is kept by every circuit. With half as
+           many prompts no edge stands out (p) among so many.
 
-    python -m experiments.circuit_greater_than --prompts 16
+    python -m experiments.circuit_greater_than --prompts 32
 """
 
 from dataclasses import dataclass
@@ -25,7 +29,7 @@ class Config:
     """The run that is reported; every field can be overridden on the command line."""
 
     model: str = "smollm2-135m"
-    prompts: int = 8  # for the scores, and as many others for the curve
+    prompts: int = 16  # for the scores, and as many others for the curve
     draws: int = 3  # random circuits of each size
     seed: int = 0
 

@@ -21,8 +21,8 @@ Read       a, b: blue carries the answer, red works against it. Large in denoise
            0: it worked against the answer, and does so less (24.4, 29.0).
 Caveat     A patch turns a head from one answer to the other, so its effect is about twice that of
            ablation (head_ablation_ioi). Heads of one layer do not hear each other: the backups
-           of layer 23 write the name all along (c), and it costs little alone because later
-           heads give way. The search is greedy and ends after `steps`: there may be more.
+           of layer 23 write the name all along (c), and losing one of them costs little while
+           later heads give way. The search is greedy and ends after `steps`: there may be more.
 
     python -m experiments.patching_ioi_heads --prompts 32
 """

@@ -79,7 +79,7 @@ class AnswerHeads(Result):
             "backups": _listed(self.backups()), "relenting": _listed(self.relenting()),
         }  # fmt: skip
 
-    def table(self, n: int = 12) -> str:
+    def table(self, n: int = 8) -> str:
         """The strongest by any way, the strongest writers, and each step of the search."""
         search = self.takes_over
         lines = [f"{'head':<8}{'alone':>8}{'then':>8}  {'95 % bounds':<18}growth  p"]

@@ -216,7 +216,8 @@ def _kept(
     axes.grid(axis="x", color=LINES, linewidth=0.6)
     axes.set(xlabel="number of edges that are kept", xlim=(0, None))
     axes.set(ylabel=f"share of {marks.words(metric)} kept\n(1: as the model)")
-    axes.legend(loc="best")
+    # The line at 1 lies where the legend may: it is not struck through.
+    axes.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", framealpha=0.9)
 
 
 def _help(metric: str, unit: str) -> marks.Meaning:
