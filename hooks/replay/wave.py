@@ -218,6 +218,8 @@ class Wave:
             if first <= which <= last:
                 bounds = torch.tensor([which, which + 1], device=owners.device)
                 begin, end = torch.searchsorted(owners, bounds).tolist()
+                if begin == end:
+                    continue
                 span = _Span(step.edits, begin, end, self.prompt[part[begin:end]])
                 spans.setdefault(step.site, []).append(span)
         # resid_mid is written through attn_out, after the edits of attn_out itself.

@@ -140,7 +140,7 @@ class SelfRepair(Result):
             bounds = f"[{float(self.low[at]):+.3f}, {float(self.high[at]):+.3f}]"
             lines.append(
                 f"{named(head):<8}" + "".join(f"{float(value):>+10.3f}" for value in values)
-                + f"  {bounds}{' *' * (float(self.p[at]) <= LEVEL)}"
+                + f"  {bounds}{' *' * bool(self.p[at] <= LEVEL)}"
             )  # fmt: skip
         return "\n".join(lines)
 

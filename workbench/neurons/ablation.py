@@ -152,7 +152,7 @@ def random_sets(
     model: HookedModel, like: Iterable[tuple[int, int]], *, number: int, seed: int
 ) -> dict[str, list[Neuron]]:
     """Sets with as many neurons in each layer as `like`, of others: what any neurons would cost."""
-    layers, width = by_layer(list(map(Neuron._make, like))), grounds.shape(model)[1]
+    layers, width = by_layer(grounds.checked(model, like)), grounds.shape(model)[1]
     found = {}
     for turn in range(number):
         generator = derive(seed, "random neurons", str(turn))

@@ -100,7 +100,7 @@ class Atlas(Result):
         """Dead neurons, median score, median kinds of token."""
         return {
             "dead": float(self.dead), "score": float(self.score.nanmedian()),
-            "kinds": float(self.kinds.median()),
+            "kinds": float(self.kinds.nanmedian()),
         }  # fmt: skip
 
     def table(self, n: int = 15) -> str:

@@ -61,7 +61,7 @@ class Composition(Result):
 @torch.no_grad()
 def composition(model: HookedModel, neuron: tuple[int, int], *, k: int = 10) -> Composition:
     """Who reads what `neuron` writes; the `k` closest later neurons."""
-    one, (layers, width) = Neuron(*neuron), grounds.shape(model)
+    [one], (layers, width) = grounds.checked(model, [neuron]), grounds.shape(model)
     out = out_weights(model, one.layer)[one.neuron]
     unit = out / out.norm().clamp(min=1e-30)
     found = torch.full((3, layers, model.cfg.n_heads), torch.nan)

@@ -116,7 +116,8 @@ def explain(
     wrong marks of `fuzzing`.
     """
     says, simulates = explainer or by_rules, simulator or follow_rules
-    seen = seen or traces(model, corpus, neurons)
+    listed = grounds.checked(model, neurons)
+    seen = (seen or traces(model, corpus, listed)).those_of(corpus, listed)
     names = _strings(model, seen)
     held = _held_out(seen)
     texts = [says(_examples(seen, seen.of(one), names, ~held)) for one in seen.neurons]

@@ -1,7 +1,7 @@
 """What some chosen neurons did at every token of a corpus, kept whole."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +25,7 @@ class Traces:
     row: Int[Tensor, " token"]
     position: Int[Tensor, " token"]
     document: Int[Tensor, " token"]
+    corpus: str  # its digest
 
     def of(self, neuron: tuple[int, int]) -> Float[Tensor, " token"]:
         """One neuron's activations."""
@@ -34,9 +35,20 @@ class Traces:
 
     def within(self, chosen: Bool[Tensor, " token"]) -> "Traces":
         """Some of the tokens."""
-        parts = (self.value, self.token, self.before, self.after, self.row, self.position,
-                 self.document)  # fmt: skip
-        return Traces(self.neurons, *(part[chosen] for part in parts))
+        tokens = ("value", "token", "before", "after", "row", "position", "document")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in tokens})
+
+    def those_of(self, corpus: Corpus, neurons: list[Neuron]) -> "Traces":
+        """The traces of `neurons` alone; refused unless they are there, and of `corpus`."""
+        if self.corpus != corpus.digest:
+            raise ValueError(f"these traces are of another text than {corpus.name}: trace it anew")
+        missing = [one for one in neurons if one not in self.neurons]
+        if missing:
+            raise ValueError(
+                f"neuron {missing[0]} was not traced; traced: {', '.join(map(str, self.neurons))}"
+            )
+        columns = [self.neurons.index(one) for one in neurons]
+        return replace(self, neurons=neurons, value=self.value[:, columns])
 
 
 @torch.no_grad()
@@ -54,10 +66,10 @@ def traces(
             what it is made of: the gate before its non-linearity, and what that multiplies
     """
     grounds.matches(model, corpus)
-    listed = [Neuron(*one) for one in neurons]
-    layers = by_layer(listed)
-    if not layers:
+    listed = grounds.checked(model, neurons)
+    if not listed:
         raise ValueError("no neurons were given")
+    layers = by_layer(listed)
     parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for batch in corpus.rows.batches(batch_size):
         inside = _inside(batch)
@@ -88,5 +100,5 @@ def _placed(corpus: Corpus, listed: list[Neuron], value: Tensor) -> Traces:
     after = torch.where(last, -1, following[rows, positions])
     return Traces(
         listed, value, tokens[rows, positions], tokens[rows, positions - 1], after, rows,
-        positions, corpus.document[rows],
+        positions, corpus.document[rows], corpus.digest,
     )  # fmt: skip

@@ -20,6 +20,7 @@ MOST_TOKENS, COVERED = 5, 0.95
 """A detector's firings are to 95 % at no more than five tokens, at 95 % of which it fires."""
 
 NO_TOKEN = -1
+_NEVER = torch.tensor(torch.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,9 @@ class Triggers(Result):
             "means": "(mean at its best token - mean elsewhere) / (their sum), of positive parts"
         }
     )
-    kinds: Float[Tensor, " cell"] = field(metadata={"means": "effective number of tokens"})
+    kinds: Float[Tensor, " cell"] = field(
+        metadata={"means": "effective number of tokens, NaN: never fires"}
+    )
     level: float
     task: str
     task_digest: str
@@ -88,12 +91,12 @@ class Triggers(Result):
         return (
             f"Of {len(self.neurons)} neurons of {self.model}, {int(self.detector.sum())} detect at "
             f"most {MOST_TOKENS} tokens on {self.task}; the median neuron fires at effectively "
-            f"{float(self.kinds.median()):.0f} kinds of token."
+            f"{float(self.kinds.nanmedian()):.0f} kinds of token."
         )
 
     def headline(self) -> dict[str, float]:
         """How many detectors there are, and how many tokens a neuron stands for."""
-        return {"detectors": float(self.detector.sum()), "kinds": float(self.kinds.median())}
+        return {"detectors": float(self.detector.sum()), "kinds": float(self.kinds.nanmedian())}
 
 
 def triggers(
@@ -109,7 +112,8 @@ def triggers(
 
     Where they were traced on this corpus already, `seen` saves that pass.
     """
-    seen = seen or traces(model, corpus, neurons)
+    listed = grounds.checked(model, neurons)
+    seen = (seen or traces(model, corpus, listed)).those_of(corpus, listed)
     found = [_described(seen, one, level, k) for one in seen.neurons]
     joined = {name: torch.stack([one[name] for one in found]) for name in found[0]}
     return Triggers(
@@ -152,7 +156,7 @@ def _described(seen: Traces, neuron: Neuron, level: float, k: int) -> dict[str, 
         "after": pairs["after"][0], "after_mass": pairs["after"][1],
         "covering": torch.tensor(covering), "detector": torch.tensor(detects),
         "selectivity": _selectivity(sums, count), 
-        "kinds": torch.exp(-(share * share.log()).sum()).float(),
+        "kinds": torch.exp(-(share * share.log()).sum()).float() if len(order) else _NEVER,
     }  # fmt: skip
 
 

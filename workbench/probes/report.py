@@ -131,7 +131,7 @@ class ProbeStudy(Result):
         assert self.steer_low is not None and self.steer_high is not None
         effect = self.steer
         where = effect.isfinite().nonzero()[:, 0].tolist()
-        sure = [at for at in where if float(self.steer_p[at]) <= LEVEL]
+        sure = [at for at in where if bool(self.steer_p[at] <= LEVEL)]
         at = max(sure or where, key=lambda one: abs(float(effect[one])))
         count = self.steer_placebo.shape[1]
         verdict = (

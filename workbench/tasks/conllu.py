@@ -37,7 +37,7 @@ def read_conllu(
     """The words of a CoNLL-U file, labelled by part of speech or relation, with their trees.
 
     label   "upos", "xpos" or "deprel" (without its subtype: nmod, not nmod:poss)
-    group   "document": sentences between two `# newdoc` lines hang together (all of them, where
+    group   "document": sentences between two `# newdoc` lines hang together (each alone, where
             there is no such line); "sentence": each by itself
     sentences   only the first so many; none given: all
 
@@ -62,7 +62,7 @@ def read_conllu(
 
 def _blocks(path: Path) -> Iterator[_Block]:
     block = _Block(1)
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate([*lines, ""], start=1):
         if not line.strip():
             if block.rows:

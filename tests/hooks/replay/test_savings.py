@@ -182,3 +182,22 @@ def test_the_last_mlp_sees_the_row_that_is_read_alone(twin, replayed, naive, arc
     found = replayed(model, PROMPTS, cells, check=0)
     for cell, logits in zip(cells, found.logits, strict=True):
         assert_close(logits, naive(model, PROMPTS, cell, Reads()), rtol=1e-5, atol=1e-5)
+
+
+def test_cells_edited_in_the_last_block_need_not_change_all_prompts(twin, replayed, naive):
+    """Prompts of one length are read together: there, some of the cells have no row."""
+    model, lengths = twin("Mistral"), torch.tensor([8, 4, 7, 2])
+    tokens = torch.randint(3, 60, (4, 8), generator=torch.Generator().manual_seed(0))
+    prompts, site = Prompts(tokens, lengths), Site("v", 1)
+    other = capture(model, prompts, [site])[site].clone()
+    other[2, 0] += 1
+    early = {site: edits.scale(0.5)}  # from the first position on, like what is written there
+    cells = [
+        {**early, Site("z", 1): edits.zero(heads=[0])},
+        # In one prompt alone; and an edit with a position of its own for each prompt.
+        {site: edits.replace(other), Site("z", 1): edits.scale(1.0, positions=lengths - 1)},
+        {**early, Site("z", 1): edits.zero(heads=[1])},
+    ]
+    found = replayed(model, prompts, cells, check=0)
+    for cell, logits in zip(cells, found.logits, strict=True):
+        assert_close(logits, naive(model, prompts, cell, Reads()), rtol=1e-5, atol=1e-5)

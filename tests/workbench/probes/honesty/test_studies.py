@@ -53,6 +53,15 @@ def test_a_study_of_a_model_without_knowledge_finds_nothing():
     assert found <= 2  # 0.05 a study
 
 
+def test_the_layer_is_chosen_in_training_also_where_one_strength_is_given(noisy):
+    generator = _generator()
+    y = torch.arange(160) % 2
+    x = torch.randn(3, 160, 16, generator=generator)
+    x[2, :, 0] += 6.0 * y
+    found = probes.study(probes.examples(x, y), task="parity", l2=(1e-2,), repeats=1, shuffles=19)
+    assert found.best == 2 and found.chosen > 0.9
+
+
 def test_a_study_finds_what_was_planted_where_it_was_planted(noisy, tmp_path):
     generator = _generator()
     types = torch.randint(20, (240,), generator=generator)
