@@ -15,6 +15,7 @@ from workbench.heads.ablating import Ablation
 from workbench.heads.naming import Head, every
 from workbench.heads.orders import RANDOM, counted, ranked
 from workbench.heads.sets import cells
+from workbench.heads.texts import TEXT, as_task, check_text
 from workbench.metrics import Metric
 from workbench.results import Result
 from workbench.tasks import Task
@@ -24,7 +25,6 @@ Prune = Callable[[HookedModel, list[Head]], HookedModel]
 """From a model and heads to a model without them."""
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
-TEXT = "text"
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,22 +234,6 @@ def _pruned(
         small = prune(model, list(some)) if some else model
         columns.append(torch.stack([effects.measure(small, task, metric=m) for m in measures]))
     return torch.stack(columns, dim=1)
-
-
-def check_text(text: Prompts | None, removal: Source | Ablation | Prune) -> None:
-    """Raise for a removal that would leave text as it is."""
-    kind = removal.kind if isinstance(removal, Source) else removal
-    if text is not None and kind == "counterfactual":
-        raise ValueError(
-            "'counterfactual' puts there what a prompt's pair has, and text has no pairs: take "
-            "'mean', 'zero' or 'resample', or leave the text out"
-        )
-
-
-def as_task(text: Prompts) -> Task:
-    """Text as a task whose answers nobody reads."""
-    nothing = torch.zeros(len(text), 1, dtype=torch.long)
-    return Task(TEXT, text, text, nothing, nothing + 1, {}, nothing[:, 0])
 
 
 def _result(

@@ -7,9 +7,10 @@ from typing import Any
 from hooks import Prompts
 from workbench import effects, metrics, statistics
 from workbench.heads.costs import Costs, costs
-from workbench.heads.curves import SHARES, TEXT, PruningCurve, as_task, curve
+from workbench.heads.curves import SHARES, PruningCurve, curve
 from workbench.heads.naming import Head
 from workbench.heads.pruning import prune
+from workbench.heads.texts import TEXT, as_task
 from workbench.models import Model
 from workbench.results import Result
 from workbench.tasks import Task

@@ -11,7 +11,7 @@ from workbench.heads.backups import Backups, backups
 from workbench.heads.candidates import candidates
 from workbench.heads.clusters import Clusters, cluster_alike, cluster_redundant
 from workbench.heads.costs import Costs, costs
-from workbench.heads.curves import PruningCurve, check_text, curve
+from workbench.heads.curves import PruningCurve, curve
 from workbench.heads.kinds import HeadTypes, types
 from workbench.heads.likeness import HeadSimilarity, similarity
 from workbench.heads.naming import Head, named
@@ -20,6 +20,7 @@ from workbench.heads.pruning import prune
 from workbench.heads.pruning_study import affordable, listed
 from workbench.heads.redundancy import Redundancy, redundancy
 from workbench.heads.self_repair import SelfRepair, self_repair
+from workbench.heads.texts import check_text
 from workbench.metrics import Metric
 from workbench.models import Model, surgery
 from workbench.results import Result
