@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,8 +205,6 @@ def _run(probe: _Probe, until: Site | None, hooks: list[Any]) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a dropped edit warns, and shows in the comparison
         with probe.model.hooks(fwd_hooks=hooks):
-            try:
+            with suppress(_Enough):
                 kept.append(probe.model(probe.prompts))
-            except _Enough:
-                pass
     return kept[0]
