@@ -4,6 +4,9 @@ Shuffled rows are what attention that heeds nothing would give. Heads with rando
 something too, a word or a place, so that many are surely beyond shuffled rows, and some far
 beyond. So each type's heads are also held against those of copies of the model whose weights were
 drawn anew: a model that was never trained is one more such copy.
+
+Of each copy only the head that goes furthest counts, of all its heads: a head that beats it in 19
+of 19 copies has p = 1/20 for the whole family of heads, and needs no further correction.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ import pytest
 
 from workbench import heads, models, plots, tasks
 
-OTHERS = ("copying", "positive OV", "negative OV", "fixed offset")
-
 
 @pytest.fixture(scope="module", params=["", "/1"])
 def planted(request):
