@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from hooks import HookedModel, Prompts, Site, sites, visit
 from hooks.choices import check_choice
+from hooks.prompts import check_batch_size
 from workbench.corpora import Corpus
 from workbench.neurons import counts, grounds, moments
 from workbench.neurons.activity import Activity
@@ -44,6 +45,7 @@ def activity(
     grounds.matches(model, corpus)
     check_choice("apart", apart, Apart)
     check_choice("stream", stream, Neurons)
+    check_batch_size(batch_size)
     if k < 1:
         raise ValueError(f"k={k}: keep at least one example of each neuron")
     if int(corpus.rows.lengths.max()) < 2:
