@@ -134,8 +134,9 @@ def explain(
     null = [_null(at, texts, truth[at], kept, others) for at in range(len(texts))]
     scores = _scores(seen, held, [kept[text] for text in texts], truth, seed)
     return Explained(
-        neurons=torch.tensor(seen.neurons), **scores, null=torch.tensor(null), explanation=texts, end=end,
-        explainer=_name(says), simulator=_name(simulates), **grounds.of_corpus(model, corpus),
+        neurons=torch.tensor(seen.neurons), **scores, null=torch.tensor(null), explanation=texts,
+        end=end, explainer=_name(says), simulator=_name(simulates),
+        **grounds.of_corpus(model, corpus),
     )  # fmt: skip
 
 
