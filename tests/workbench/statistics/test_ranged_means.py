@@ -60,7 +60,7 @@ def test_cells_keep_their_shape_and_the_same_seed_gives_the_same_bits():
 def test_values_outside_of_their_range_are_refused():
     with pytest.raises(ValueError, match="from 0 to 2 do not lie in the range 0 to 1"):
         statistics.ranged_mean(torch.tensor([0.0, 2.0]), least=0.0, most=1.0)
-    with pytest.raises(ValueError, match="from -0.5 to 1 do not lie in the range 0 to 1"):
+    with pytest.raises(ValueError, match=r"from -0\.5 to 1 do not lie in the range 0 to 1"):
         statistics.ranged_mean(torch.tensor([-0.5, 1.0]), least=0.0, most=1.0)
     with pytest.raises(ValueError, match="no values"):
         statistics.ranged_mean(torch.zeros(2, 0), least=0.0, most=1.0)
