@@ -70,16 +70,6 @@ def test_heads_that_were_never_trained_are_of_no_type(never_trained, most_by_cha
     assert together <= most_by_chance(3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny", "tiny-gqa"])
-def test_of_many_models_never_trained_one_in_twenty_has_heads_of_a_type(
-    never_trained, most_by_chance, name
-):
-    found, together = sure(never_trained, name, 40)
-    assert max(found.values()) <= most_by_chance(40), found
-    assert together <= most_by_chance(40), together
-
-
 def test_copies_leave_the_model_as_it_was(tiny, unharmed):
     task = tasks.ioi(tiny, prompts=4, seed=0)
     with unharmed(tiny):

@@ -63,14 +63,18 @@ def remade(seed):
 
 
 @pytest.mark.slow
-def test_random_weights_have_heads_of_no_type():
-    named, sure = 0, {}
+def test_random_weights_have_heads_of_no_type(most_by_chance):
+    named, drawn, sure, natural = 0, 0, {}, dict.fromkeys(attending.THRESHOLDS, 0)
     for seed in range(100, 140):
         model = remade(seed)
         found = heads.types(model, tasks.ioi(model, prompts=12, seed=seed), prompts=12, seed=seed)
         named += any(found.named().values())
         for at, type in enumerate(found.types):
             sure[type] = sure.get(type, 0) + bool((found.p[at] <= 0.05).any())
+        ats = [found.types.index(type) for type in natural]
+        drawn += bool((found.p[ats] <= 0.05).any())  # corrected for all these types together
+        for type, at in zip(natural, ats, strict=True):
+            natural[type] += bool((found.natural_p[at] <= 0.05).any())
     # 40 models at 5 % each: more than 5 have a chance of 1.4 %
     assert named <= 5
     # Of the p-values alone: the families whose null holds for random weights.
@@ -78,6 +82,7 @@ def test_random_weights_have_heads_of_no_type():
     assert sum(sure[type] for type in ("name mover", "negative name mover")) <= 8
     assert sum(sure[type] for type in ("positive OV", "negative OV")) <= 8
     assert sure["S-inhibition"] <= 6
+    assert max(drawn, *natural.values()) <= most_by_chance(40), (drawn, natural)
 
 
 def test_a_random_model_has_heads_of_no_type():
