@@ -70,7 +70,7 @@ class Transfer(Result):
 def transfer(
     sets: Mapping[str, Examples], *, layer: int, l2: float = 1e-2, folds: int = 5, seed: int = 0
 ) -> Transfer:
-    """Train a logistic probe on each set at `layer`, and test it on every other."""
+    """Train a logistic probe on each set, test it on every other (Marks & Tegmark 2023)."""
     if len(sets) < 2:
         raise ValueError(f"{len(sets)} set: transfer needs at least two")
     there = {name: _at(one, layer, name) for name, one in sets.items()}
@@ -112,6 +112,7 @@ def transfer(
 
 
 def _at(examples: Examples, layer: int, name: str) -> Examples:
+    examples.check_one_position("transfer")
     if layer not in examples.layers:
         have = ", ".join(map(str, examples.layers))
         raise ValueError(f"set {name!r} has no layer {layer}; it has {have}")
