@@ -1,0 +1,94 @@
+"""On models without knowledge, and for labels without meaning, nothing is found at the stated rate.
+
+Forty runs each at 5 %: as many as have a chance of 1 in 200 to be more.
+"""
+
+import pytest
+import torch
+
+from hooks import Prompts, Site
+from workbench import metrics, probes, tasks
+from workbench.models import twins
+
+pytestmark = pytest.mark.slow
+
+RUNS = 40
+SITE = Site("resid_post", 0)
+
+
+def _drawn(seed):
+    """A reinitialised model, prompts to ask about and others with labels that mean nothing."""
+    model, _ = twins.make("GPT-2", seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(5, 60, (48, 6), generator=generator)
+    other = tokens[:24].clone()
+    other[:, 1] = (other[:, 1] + 1) % 60
+    answer = torch.full((24, 1), 3)
+    task = tasks.Task(
+        "noise", Prompts.of(tokens[:24]), Prompts.of(other), answer, answer + 1, {},
+        torch.zeros(24).long(),
+    )  # fmt: skip
+    y = torch.arange(24)[torch.randperm(24, generator=generator)] % 2
+    return model, task, probes.features(model, Prompts.of(tokens[24:]), y)
+
+
+def test_pushing_along_what_tells_meaningless_labels_apart_is_called_used_at_the_stated_rate(
+    most_by_chance,
+):
+    called = 0
+    for seed in range(RUNS):
+        model, task, examples = _drawn(seed)
+        x, y = examples.x[0], examples.y
+        push = probes.Push(x[y == 1].mean(0) - x[y == 0].mean(0))
+        found = probes.use(
+            model, task, push, site=SITE, metric=metrics.logit_diff,
+            against=probes.Placebos("spread", 19), seed=seed,
+        )  # fmt: skip
+        called += found.is_used
+    assert called <= most_by_chance(RUNS)
+
+
+def test_projecting_it_out_is_called_used_at_the_stated_rate(most_by_chance):
+    called = 0
+    for seed in range(RUNS):
+        model, task, examples = _drawn(seed)
+        x, y = examples.x[0], examples.y
+        change = probes.projection(x[y == 1].mean(0) - x[y == 0].mean(0), mean=x.mean(0))
+        found = probes.use(
+            model, task, change, site=SITE, metric=metrics.logit_diff,
+            against=probes.Placebos("spread", 19), seed=seed,
+        )  # fmt: skip
+        called += found.is_used
+    assert called <= most_by_chance(RUNS)
+
+
+def test_a_study_steers_by_meaningless_labels_at_the_stated_rate(most_by_chance):
+    called = 0
+    for seed in range(RUNS):
+        model, task, examples = _drawn(seed)
+        study = probes.study(
+            examples, task="noise", folds=2, l2=(1.0,), repeats=1, shuffles=1, seed=seed
+        )
+        found = probes.steered(
+            study, model, task, examples, metric=metrics.logit_diff,
+            positions=task.clean.last, layers=(0, 1), against=probes.Placebos("spread", 39),
+            seed=seed,
+        )  # fmt: skip
+        called += bool((found.steer_p <= 0.05).any())  # corrected for both layers
+    assert called <= most_by_chance(RUNS)
+
+
+def test_meaningless_labels_transfer_at_the_stated_rate(most_by_chance):
+    transferred = above = 0
+    for seed in range(RUNS):
+        model, _, one = _drawn(seed)
+        generator = torch.Generator().manual_seed(1000 + seed)
+        tokens = torch.randint(5, 60, (60, 6), generator=generator)
+        y = torch.arange(60)[torch.randperm(60, generator=generator)] % 2
+        other = probes.features(model, Prompts.of(tokens), y)
+        found = probes.transfer({"one": one, "other": other}, layer=1, seed=seed)
+        transferred += len(found.transfers())
+        above += int((found.accuracy[~torch.eye(2, dtype=torch.bool)] > 0.5).sum())
+    # The lower of two bounds at 95 %: one in forty, of two directions a run.
+    assert transferred <= most_by_chance(2 * RUNS, 0.025)
+    assert 0.3 < above / (2 * RUNS) < 0.7
