@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from workbench import metrics, models, plots, probes, results
+from hooks import Prompts, Site, edits
+from workbench import effects, metrics, models, plots, probes, results, tasks
 from workbench.statistics import derive
 
 OPTIONS = {"l2": (1e-1,), "repeats": 1, "shuffles": 19, "folds": 4}
@@ -64,13 +65,23 @@ def test_a_bit_that_nothing_reads_is_decodable_and_does_not_steer(planted):
     assert "nothing shows that the model uses this direction there" in found.sentence()
 
 
-def test_the_push_is_in_the_stream_that_the_examples_are_of(planted):
-    kept = (planted.number[PUSHED] == 1).nonzero()[:, 0]
-    _, found = _steered(planted, planted.number, rows=kept, stream="attn_out", layers=(0,))
-    # Attention adds nothing here, so that its mean difference is none, and a push of no length.
-    assert float(found.steer[0]) == 0
-    _, found = _steered(planted, planted.number, rows=kept, stream="resid_pre", layers=(0,))
-    assert_close(float(found.steer[0]), 8.0, atol=1.5, rtol=0)
+@pytest.mark.parametrize("stream", ["mlp_out", "resid_mid"])
+def test_the_push_is_in_the_stream_that_the_examples_are_of(tiny, stream):
+    tokens = torch.randint(5, 200, (40, 4), generator=torch.Generator().manual_seed(0))
+    y = torch.arange(40) % 2
+    examples = probes.features(tiny, Prompts.of(tokens), y, stream=stream)
+    study = probes.study(examples, task="parity", **OPTIONS)
+    task = tasks.agreement(tiny, prompts=4, seed=0)
+    found = probes.steered(
+        study, tiny, task, examples, metric=metrics.logit_diff, positions=task.clean.last,
+        layers=(0,),
+    )  # fmt: skip
+    way = examples.x[0, y == 1].mean(0) - examples.x[0, y == 0].mean(0)
+    push = {Site(stream, 0): edits.add(way, positions=task.clean.last)}
+    plain, pushed = (
+        effects.measure(tiny, task, metric=metrics.logit_diff, edits=one) for one in ({}, push)
+    )
+    assert_close(found.steer[0], (pushed - plain).mean(), rtol=1e-3, atol=1e-5)
 
 
 def test_layers_that_were_not_steered_are_left_out(planted):
