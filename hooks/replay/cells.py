@@ -1,7 +1,7 @@
 """What each cell can change: at which prompts, from which position and which layer on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -150,17 +150,28 @@ class Changes:
         return self.known[key]
 
     def _compare(self, step: Step) -> Bool[Tensor, "batch pos"]:
-        window = Window.at(self.recording.model, step.site)
-        before = after = self._recorded(step)
+        recorded = self._recorded(step)
         for edit in step.edits:
-            check_edit(edit, step.site, self.recording.prompts, before)
+            check_edit(edit, step.site, self.recording.prompts, recorded)
+        window = Window.at(self.recording.model, step.site)
+        at = _only_position(step.edits)
+        if at is not None:  # an edit reads and writes its own position alone
+            recorded = recorded.narrow(window.pos_axis, at, 1)
+            window = replace(window, start=at)
+        before = after = recorded
+        for edit in step.edits:
             after = edit(after, window)
             if after.shape != before.shape or after.dtype != before.dtype:
                 raise ValueError(
                     f"{edit.name} at {step.site} returned {tuple(after.shape)} {after.dtype}, the "
                     f"activation has {tuple(before.shape)} {before.dtype}"
                 )
-        return (after != before).movedim(window.pos_axis, 1).flatten(2).any(dim=2)
+        differs = (after != before).movedim(window.pos_axis, 1).flatten(2).any(dim=2)
+        if at is None:
+            return differs
+        everywhere = torch.zeros_like(self.matters)
+        everywhere[:, at] = differs[:, 0]
+        return everywhere
 
     def _recorded(self, step: Step) -> Tensor:
         return self.recording.resid[step.at] if step.between else self.recording.seen[step.site]
@@ -174,6 +185,16 @@ class Changes:
             return self.matters
         at = torch.arange(self.matters.shape[1], device=self.matters.device)
         return at == self.recording.prompts.last[:, None]
+
+
+def _only_position(edits: tuple[Edit, ...]) -> int | None:
+    """The one position that all edits are at; None where there are several, or it is the first.
+
+    A window of the first position alone looks to edits like one of all positions.
+    """
+    found = {edit.positions if isinstance(edit.positions, int) else 0 for edit in edits}
+    at = found.pop()
+    return at if at > 0 and not found else None
 
 
 def check_edit(edit: Edit, site: Site, prompts: Prompts, activation: Tensor) -> None:

@@ -13,7 +13,7 @@ from hooks.replay.reading import Reads
 from hooks.replay.recording import Recording, Savings, record
 from hooks.sites import HookedModel
 
-_TOKENS_AT_ONCE = {"cpu": 1024}  # larger calls are slower on a CPU, and take more memory
+_TOKENS_AT_ONCE = {"cpu": 2048}  # larger calls are slower on a CPU, and take more memory
 _TOKENS_ELSEWHERE = 16384
 
 

@@ -71,8 +71,12 @@ def _llama(vocabulary: int) -> LlamaForCausalLM:
 
 @torch.no_grad()
 def fill(model: Any, generator: torch.Generator) -> None:
-    """Normal weights from a generator of our own, so that no global random state is touched."""
-    for weight in model.parameters():
+    """Normal weights from a generator of our own, so that no global random state is touched.
+
+    Scales of norms stay around what they start at; nothing else depends on how it was started.
+    """
+    for name, weight in model.named_parameters():
         spread = _SPREAD if weight.ndim > 1 else 0.1
         values = torch.randn(weight.shape, generator=generator) * spread
-        weight.copy_(values if weight.ndim > 1 else weight + values)
+        scale = weight.ndim == 1 and not name.endswith("bias")
+        weight.copy_(weight + values if scale else values)

@@ -90,6 +90,20 @@ def test_prompts_in_which_nothing_changes_are_not_run(twin, watching, replayed, 
     assert found.logits[0][[0, 2]].equal(found.base[[0, 2]])
 
 
+@pytest.mark.parametrize(("moved", "kept"), [(2, 4), (4, 2)])
+def test_of_two_edits_at_one_site_either_may_be_the_one_that_changes_something(
+    twin, replayed, naive, moved, kept
+):
+    model = twin("Llama")
+    prompts = Prompts.of(torch.tensor([[3, 9, 4, 7, 5, 6], [8, 2, 6, 5, 9, 3]]))
+    site = Site("resid_pre", 1)
+    stands = capture(model, prompts, [site])[site]
+    cell = {site: [edits.zero(positions=moved), edits.replace(stands, positions=kept)]}
+    found = replayed(model, prompts, [cell], check=0)
+    assert found.plan.works[0].start.tolist() == [moved, moved]
+    assert_close(found.logits[0], naive(model, prompts, cell, Reads()), rtol=1e-5, atol=1e-5)
+
+
 def test_cells_that_enter_higher_join_those_from_below_in_one_call(twin, watching):
     model = twin("Gemma 3")
     cells = [{Site("resid_pre", layer): edits.zero(positions=2)} for layer in (2, 0, 1)]
