@@ -9,8 +9,8 @@ from torch import Tensor
 
 from workbench import statistics
 from workbench.probes.examples import Examples
-from workbench.probes.fitting import fit
-from workbench.probes.probe import LinearProbe
+from workbench.probes.fitting import fit, fit_each, held_out_scores
+from workbench.probes.probe import LinearProbe, decided
 from workbench.probes.splits import k_fold
 from workbench.results import Result
 
@@ -135,11 +135,11 @@ def _judged(probe: LinearProbe, examples: Examples) -> Tensor:
 
 
 def _within(examples: Examples, l2: float, folds: int, seed: int) -> Tensor:
-    right = torch.zeros(len(examples), dtype=torch.bool)
-    for train, test in k_fold(examples, folds, seed=seed):
-        probe = fit(examples.x[0][train], examples.y[train], l2=l2)
-        right[test] = probe.predict(examples.x[0][test]) == examples.y[test]
-    return right
+    """Which examples are told right by the probe of the other folds; all are fitted at once."""
+    splits = k_fold(examples, folds, seed=seed)
+    fits = fit_each(examples, splits, l2=(l2,))
+    scores = held_out_scores(fits, examples, splits)[0, 0, 0]
+    return decided(scores, examples.classes) == examples.y
 
 
 def _cosines(fits: list[LinearProbe]) -> Float[Tensor, "trained tested"]:

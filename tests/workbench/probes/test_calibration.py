@@ -3,6 +3,8 @@
 Forty runs each at 5 %: as many as have a chance of 1 in 200 to be more.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 RUNS = 40
 SITE = Site("resid_post", 0)
+OPTIONS = {"site": SITE, "metric": metrics.logit_diff}
 
 
 def _drawn(seed):
@@ -28,64 +31,82 @@ def _drawn(seed):
         "noise", Prompts.of(tokens[:24]), Prompts.of(other), answer, answer + 1, {},
         torch.zeros(24).long(),
     )  # fmt: skip
-    y = torch.arange(24)[torch.randperm(24, generator=generator)] % 2
-    return model, task, probes.features(model, Prompts.of(tokens[24:]), y)
+    return model, task, probes.features(model, Prompts.of(tokens[24:]), _labels(24, generator))
+
+
+def _labels(count, generator):
+    return torch.arange(count)[torch.randperm(count, generator=generator)] % 2
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return [_drawn(seed) for seed in range(RUNS)]
+
+
+def _way(examples):
+    x, y = examples.x[0], examples.y
+    return x[y == 1].mean(0) - x[y == 0].mean(0)
 
 
 def test_pushing_along_what_tells_meaningless_labels_apart_is_called_used_at_the_stated_rate(
-    most_by_chance,
+    drawn, most_by_chance
 ):
     called = 0
-    for seed in range(RUNS):
-        model, task, examples = _drawn(seed)
-        x, y = examples.x[0], examples.y
-        push = probes.Push(x[y == 1].mean(0) - x[y == 0].mean(0))
+    for seed, (model, task, examples) in enumerate(drawn):
         found = probes.use(
-            model, task, push, site=SITE, metric=metrics.logit_diff,
-            against=probes.Placebos("spread", 19), seed=seed,
+            model, task, probes.Push(_way(examples)), against=probes.Placebos("spread", 19),
+            seed=seed, **OPTIONS,
         )  # fmt: skip
         called += found.is_used
     assert called <= most_by_chance(RUNS)
 
 
-def test_projecting_it_out_is_called_used_at_the_stated_rate(most_by_chance):
+def test_projecting_it_out_is_called_used_at_the_stated_rate(drawn, most_by_chance):
     called = 0
-    for seed in range(RUNS):
-        model, task, examples = _drawn(seed)
-        x, y = examples.x[0], examples.y
-        change = probes.projection(x[y == 1].mean(0) - x[y == 0].mean(0), mean=x.mean(0))
+    for seed, (model, task, examples) in enumerate(drawn):
+        change = probes.projection(_way(examples), mean=examples.x[0].mean(0))
         found = probes.use(
-            model, task, change, site=SITE, metric=metrics.logit_diff,
-            against=probes.Placebos("spread", 19), seed=seed,
-        )  # fmt: skip
-        called += found.is_used
-    assert called <= most_by_chance(RUNS)
-
-
-def test_a_study_steers_by_meaningless_labels_at_the_stated_rate(most_by_chance):
-    called = 0
-    for seed in range(RUNS):
-        model, task, examples = _drawn(seed)
-        study = probes.study(
-            examples, task="noise", folds=2, l2=(1.0,), repeats=1, shuffles=1, seed=seed
+            model, task, change, against=probes.Placebos("spread", 19), seed=seed, **OPTIONS
         )
+        called += found.is_used
+    assert called <= most_by_chance(RUNS)
+
+
+def test_erasing_means_of_meaningless_labels_is_called_used_at_the_stated_rate(
+    drawn, most_by_chance
+):
+    called = 0
+    for seed, (model, task, _) in enumerate(drawn):
+        y = _labels(24, torch.Generator().manual_seed(2000 + seed))
+        examples = probes.features(model, task.clean, y, layers=[0])
+        found = probes.amnesic(
+            model, task, examples, metric=metrics.logit_diff, method="mean",
+            against=probes.Placebos("spread", 19), seed=seed,
+        )  # fmt: skip
+        called += len(found.used())
+    assert called <= most_by_chance(RUNS)
+
+
+def test_a_study_steers_by_meaningless_labels_at_the_stated_rate(drawn, most_by_chance):
+    first = drawn[0][2]
+    study = probes.study(first, task="noise", folds=2, l2=(1.0,), repeats=1, shuffles=1, seed=0)
+    called = 0
+    for seed, (model, task, examples) in enumerate(drawn):
         found = probes.steered(
-            study, model, task, examples, metric=metrics.logit_diff,
-            positions=task.clean.last, layers=(0, 1), against=probes.Placebos("spread", 39),
-            seed=seed,
+            replace(study, model=examples.model, model_digest=examples.model_digest),
+            model, task, examples, metric=metrics.logit_diff, positions=task.clean.last,
+            layers=(0, 1), against=probes.Placebos("spread", 19), seed=seed,
         )  # fmt: skip
         called += bool((found.steer_p <= 0.05).any())  # corrected for both layers
     assert called <= most_by_chance(RUNS)
 
 
-def test_meaningless_labels_transfer_at_the_stated_rate(most_by_chance):
+def test_meaningless_labels_transfer_at_the_stated_rate(drawn, most_by_chance):
     transferred = above = 0
-    for seed in range(RUNS):
-        model, _, one = _drawn(seed)
+    for seed, (model, _, one) in enumerate(drawn):
         generator = torch.Generator().manual_seed(1000 + seed)
         tokens = torch.randint(5, 60, (60, 6), generator=generator)
-        y = torch.arange(60)[torch.randperm(60, generator=generator)] % 2
-        other = probes.features(model, Prompts.of(tokens), y)
+        other = probes.features(model, Prompts.of(tokens), _labels(60, generator))
         found = probes.transfer({"one": one, "other": other}, layer=1, seed=seed)
         transferred += len(found.transfers())
         above += int((found.accuracy[~torch.eye(2, dtype=torch.bool)] > 0.5).sum())

@@ -17,12 +17,23 @@ PUSHED, LEARNED = torch.arange(20), torch.arange(20, 40)
 def _steered(planted, labels, *, rows=PUSHED, stream="resid_post", **how):
     """Learned from half of the prompts, pushed in some of the others."""
     examples = probes.features(planted.model, planted.task.clean, labels, stream=stream)
-    study = probes.study(examples, task="a planted bit", **OPTIONS)
+    study = _study(examples, tuple(labels.tolist()))
     task = planted.task[rows]
     learned = how.pop("learned", examples[LEARNED])
     at = task.positions["noun"]
     how = {"layers": (0, 1), "metric": metrics.logit_diff, "positions": at} | how
     return study, probes.steered(study, planted.model, task, learned, **how)
+
+
+_STUDIES: dict[tuple[object, ...], probes.ProbeStudy] = {}
+
+
+def _study(examples, labels):
+    """Each study once: they are of one model."""
+    key = (examples.stream, *labels)
+    if key not in _STUDIES:
+        _STUDIES[key] = probes.study(examples, task="a planted bit", **OPTIONS)
+    return _STUDIES[key]
 
 
 def test_a_bit_that_the_logits_read_steers_as_far_as_it_was_wired(planted, tmp_path):
@@ -114,7 +125,7 @@ def test_examples_of_another_stream_or_model_or_of_none_are_refused(planted):
         _steered(planted, y, learned=other)
     with pytest.raises(ValueError, match="z is batch x pos x head x d_head: a push is a vector"):
         _steered(planted, y, stream="z")
-    study = probes.study(probes.features(planted.model, clean, y), task="a bit", **OPTIONS)
+    study, _ = _steered(planted, y)
     tiny = models.load("tiny")
     with pytest.raises(ValueError, match=r"the examples are of .*, to steer tiny"):
         probes.steered(

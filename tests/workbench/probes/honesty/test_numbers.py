@@ -148,7 +148,7 @@ def test_bounds_of_a_judgement_are_as_wide_as_the_binomial_says_and_wider_in_gro
     # Of two scores for each class, the area is the balanced accuracy.
     assert one.auroc.value == pytest.approx(rate, abs=1e-6)
     assert one.auroc.high - one.auroc.low == pytest.approx(width, rel=0.2)
-    copies = torch.arange(400).repeat_interleave(4)
+    copies = torch.arange(200).repeat_interleave(4)
     many = probes.judge(probe, scores[copies, None], y[copies], groups=copies)
     loose = probes.judge(probe, scores[copies, None], y[copies])
     for name in ("accuracy", "balanced", "auroc", "calibration", "bits"):
