@@ -3,7 +3,7 @@
 Question   Can the number of a subject be read from a few neurons, and does the verb's form depend
            on them?
 Method     Choose the neurons at the subject that best tell singular from plural on half of the
-           prompts, fit a probe on them, judge it on the other half; then mean-ablate them, one by
+           nouns, fit a probe on them, judge it on the other nouns; then mean-ablate them, one by
            one and together.
 Compare    The probe with probes chosen and fitted on shuffled labels; the ablation with as many
            random neurons of the same layers.
@@ -41,10 +41,18 @@ def run(config: Config) -> neurons.ConceptStudy:
     model = models.load(config.model)
     task = tasks.agreement(model, prompts=config.prompts, seed=config.seed)
     plural = torch.tensor([task.templates[one].endswith("plural") for one in task.group.tolist()])
-    return neurons.study_concept(
+    found = neurons.find_concept(
         model, task, plural, concept="number of the subject", positions=task.positions["subject"],
-        metric=metrics.logit_diff, shuffles=config.shuffles, seed=config.seed,
+        groups=nouns(task), shuffles=config.shuffles, seed=config.seed,
     )  # fmt: skip
+    return neurons.study_concept(model, task, found, metric=metrics.logit_diff, seed=config.seed)
+
+
+def nouns(task: tasks.Task) -> torch.Tensor:
+    """Which noun is the subject, in either number: a corrupt prompt has the other one."""
+    at = task.positions["subject"][:, None]
+    one, other = (some.tokens.gather(1, at)[:, 0] for some in (task.clean, task.corrupt))
+    return torch.minimum(one, other)
 
 
 if __name__ == "__main__":

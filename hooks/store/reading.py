@@ -113,6 +113,9 @@ class Store:
 
     def take(self, rows: Int[Tensor, " row"], sites: Sites | None = None) -> Rows:
         """Any rows, by their numbers, in the order that is asked for; in memory."""
+        outside = rows[(rows < 0) | (rows >= self.rows)]
+        if len(outside):
+            raise IndexError(f"there is no row {int(outside[0])}: rows are 0 to {self.rows - 1}")
         places = self.layout.places(rows)
         touched = places.batch.unique()
         at = {site: self._blank(site, touched, len(rows)) for site in self._sites(sites)}

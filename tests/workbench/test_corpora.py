@@ -99,5 +99,36 @@ def test_wrong_requests_say_what_there_is(tiny, tmp_path):
         corpora.text(tiny, ["the and of was"], length=4, most_tokens=2)
 
 
+def test_a_file_that_is_no_text_is_named(tiny, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"abc\xff\xfe")
+    with pytest.raises(ValueError, match=r"a\.txt is no text in UTF-8 \(byte 3\)"):
+        corpora.files(tiny, tmp_path)
+
+
+class Streamed(list):
+    """Stands for a data set of the hub that is read row by row."""
+
+    def take(self, n):
+        return iter(self[:n])
+
+
+def test_documents_of_the_hub_are_the_first_rows_of_a_split(tiny, monkeypatch):
+    asked = []
+
+    def load_dataset(name, **how):
+        asked.append((name, how))
+        return Streamed({"body": one} for one in ("the and of", "was here", "by the"))
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    corpus = corpora.hub(tiny, "someone/some", split="test", field="body", documents=2, length=8)
+    assert asked == [("someone/some", {"split": "test", "streaming": True})]
+    assert corpus.documents == ("test:0", "test:1")
+    assert corpus.name == "someone/some (test)"
+    second = corpus.rows.tokens[1, : corpus.rows.lengths[1]]
+    assert second.tolist() == tiny.tokenizer("was here")["input_ids"]
+    with pytest.raises(ValueError, match="someone/some has no field 'text'; it has body"):
+        corpora.named(tiny, "hub:someone/some")
+
+
 def test_prose_is_still_there(tiny):
     assert isinstance(corpora.prose(tiny, passages=2), Prompts)

@@ -72,21 +72,24 @@ class Corpus:
         )
 
     def halves(self) -> tuple["Corpus", "Corpus"]:
-        """Documents of even and of odd number, so that what is found in one is tested on another.
+        """Every other document, and the others, so that what is found in one is tested on another.
 
         A corpus of one document is halved by rows.
         """
         by = self.document if len(self.document.unique()) > 1 else torch.arange(len(self))
-        even = by % 2 == 0
+        even = by.unique(return_inverse=True)[1] % 2 == 0
         if len(self) < 2:
             raise ValueError("one row cannot be halved: give more text")
         even_rows, odd_rows = even.nonzero()[:, 0].tolist(), (~even).nonzero()[:, 0].tolist()
         return self.chosen(even_rows), self.chosen(odd_rows)
 
     def at_most(self, tokens: int) -> "Corpus":
-        """The first rows, up to so many tokens."""
+        """The first rows, up to so many tokens; refused where not even one row fits."""
         within = int((self.rows.lengths.cumsum(0) <= tokens).sum())
-        return self if within == len(self) else self.chosen(range(max(1, within)))
+        if not within:
+            first = int(self.rows.lengths[0])
+            raise ValueError(f"at most {tokens} tokens: the first row alone has {first}")
+        return self if within == len(self) else self.chosen(range(within))
 
     def words(self, model: Any, row: int) -> list[str]:
         """The tokens of one row as strings."""

@@ -97,7 +97,10 @@ def _documents(path: Path, field: str, identifier: str) -> Iterator[tuple[str, s
     """Each document's name within its file, and its text."""
     kind = path.suffix.lower()
     if kind in _PLAIN:
-        yield "", path.read_text(encoding="utf-8-sig")
+        try:
+            yield "", path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no text in UTF-8 (byte {error.start}): {error}") from error
         return
     with path.open(encoding="utf-8-sig", newline="") as stream:
         lines = csv.DictReader(stream) if kind == ".csv" else _objects(path, stream)

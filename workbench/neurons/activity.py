@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from hooks.choices import check_choice
 from workbench.corpora import Corpus
 from workbench.neurons import counts
 from workbench.neurons.extremes import NONE
-from workbench.neurons.naming import Neuron, in_order
+from workbench.neurons.naming import End, Neuron, in_order
 from workbench.results import Result
 
 SILENT = 0.01
@@ -160,20 +161,31 @@ class Activity(Result):
         return counts.edges(self.reach[neuron])
 
     def examples(
-        self, model: Any, corpus: Corpus, neuron: tuple[int, int], *, around: int = 8, n: int = 10
+        self,
+        model: Any,
+        corpus: Corpus,
+        neuron: tuple[int, int],
+        *,
+        around: int = 8,
+        n: int = 10,
+        end: End = "top",
     ) -> list[str]:
-        """The strongest examples as text, the token in «»: what stands `around` it."""
+        """The largest (or smallest) activations as text, the token in «»: what is `around` it."""
         self.check(corpus)
+        check_choice("end", end, End)
+        value, rows, places = (
+            getattr(self, f"{end}{what}")[neuron] for what in ("", "_row", "_position")
+        )
         lines = []
-        for rank in range(min(n, self.top.shape[2])):
-            row, at = int(self.top_row[neuron][rank]), int(self.top_position[neuron][rank])
+        for rank in range(min(n, len(value))):
+            row, at = int(rows[rank]), int(places[rank])
             if row == NONE:
                 break
             words = corpus.words(model, row)
             before, after = words[max(0, at - around) : at], words[at + 1 : at + 1 + around]
             text = "".join([*before, "«", words[at], "»", *after]).replace("\n", " ")
             where = corpus.documents[int(corpus.document[row])]
-            lines.append(f"{float(self.top[neuron][rank]):+8.3f}  {text}  ({where}, row {row})")
+            lines.append(f"{float(value[rank]):+8.3f}  {text}  ({where}, row {row})")
         return lines
 
     def check(self, corpus: Corpus) -> None:

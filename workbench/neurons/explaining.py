@@ -22,7 +22,7 @@ from workbench.corpora import Corpus
 from workbench.models import words
 from workbench.neurons import grounds, scoring
 from workbench.neurons.asking import Example
-from workbench.neurons.naming import Neuron
+from workbench.neurons.naming import End, Neuron
 from workbench.neurons.scoring import correlation
 from workbench.neurons.tracing import Traces, traces
 from workbench.results import Result
@@ -54,6 +54,7 @@ class Explained(Result):
     detection: Float[Tensor, " cell"] = field(metadata={"means": "does it fire in this piece?"})
     fuzzing: Float[Tensor, " cell"] = field(metadata={"means": "are the right tokens marked?"})
     explanation: list[str] = field(metadata={"axis": "cell"})
+    end: str
     explainer: str
     simulator: str
     task: str
@@ -107,20 +108,24 @@ def explain(
     others: int = 5,
     seen: Traces | None = None,
     seed: int = 0,
+    end: End = "top",
 ) -> Explained:
     """Explain `neurons` from one half of the documents of `corpus` and score them on the other.
 
     Without an explainer the rules here are used: which tokens, and which pairs, it fires at.
     `others` explanations of other neurons of the list make the null; with one neuron it is NaN.
     Where the neurons were traced on this corpus already, `seen` saves a pass. `seed` draws the
-    wrong marks of `fuzzing`.
+    wrong marks of `fuzzing`. With `end` "bottom" every sign is turned first: what is explained
+    is where the neurons are most negative.
     """
+    if others < 1:
+        raise ValueError(f"others={others}: compare with at least one other explanation")
     says, simulates = explainer or by_rules, simulator or follow_rules
     listed = grounds.checked(model, neurons)
-    seen = (seen or traces(model, corpus, listed)).those_of(corpus, listed)
+    seen = (seen or traces(model, corpus, listed)).those_of(corpus, listed).of_end(end)
     names = _strings(model, seen)
     held = _held_out(seen)
-    texts = [says(_examples(seen, seen.of(one), names, ~held)) for one in seen.neurons]
+    texts = [_said(says, _examples(seen, seen.of(one), names, ~held)) for one in seen.neurons]
     rows = _examples(seen, seen.of(seen.neurons[0]), names, held)
     kept: dict[str, Tensor] = {}
     for text in texts:
@@ -130,7 +135,8 @@ def explain(
     scores = _scores(seen, held, [kept[text] for text in texts], truth, seed)
     return Explained(
         neurons=torch.tensor(seen.neurons), **scores, null=torch.tensor(null), explanation=texts,
-        explainer=_name(says), simulator=_name(simulates), **grounds.of_corpus(model, corpus),
+        end=end, explainer=_name(says), simulator=_name(simulates),
+        **grounds.of_corpus(model, corpus),
     )  # fmt: skip
 
 
@@ -164,6 +170,13 @@ def by_rules(examples: Sequence[Example]) -> str:
     return said
 
 
+def _said(says: Explainer, examples: Sequence[Example]) -> str:
+    text = says(examples)
+    if not isinstance(text, str):
+        raise TypeError(f"the explainer {_name(says)} gave {text!r}, expected an explanation")
+    return text
+
+
 def _share(value: float, largest: float) -> float:
     return round(value / largest, 2) + 0.0  # of -0.0 makes 0.0
 
@@ -172,13 +185,20 @@ def follow_rules(explanation: str, tokens: Sequence[str]) -> list[float]:
     """What `by_rules` said, applied to new tokens; what it does not mention is 0."""
     body = explanation.removeprefix(_START)
     decoder = json.JSONDecoder()
-    single, end = decoder.raw_decode(body)
-    rest = body[end:].removeprefix(_AFTER)
-    double: dict[str, float] = decoder.raw_decode(rest)[0] if rest else {}
-    pairs = {tuple(json.loads(pair)): float(value) for pair, value in double.items()}
+    try:
+        single, end = decoder.raw_decode(body)
+        rest = body[end:].removeprefix(_AFTER)
+        double: dict[str, float] = decoder.raw_decode(rest)[0] if rest else {}
+        pairs = {tuple(json.loads(pair)): float(value) for pair, value in double.items()}
+        single = {token: float(value) for token, value in single.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"follow_rules reads what by_rules says, found {explanation[:80]!r}: give a simulator "
+            "that reads words, such as follow_chat(model)"
+        ) from error
     found = [0.0]
     for before, token in pairwise(tokens):
-        alone = float(single.get(token, 0.0))
+        alone = single.get(token, 0.0)
         found.append(pairs.get((before, token), alone))
     return found
 
@@ -218,9 +238,15 @@ def _strings(model: Any, seen: Traces) -> dict[int, str]:
 
 
 def _held_out(seen: Traces) -> Tensor:
-    """Documents of odd number; rows where there is one document."""
+    """Every other document; every other row where there is one document."""
     by = seen.document if len(seen.document.unique()) > 1 else seen.row
-    return by % 2 == 1
+    kinds, rank = by.unique(return_inverse=True)
+    if len(kinds) < 2:
+        raise ValueError(
+            "the corpus has one row of more than one token: explanations are made from one half "
+            "and judged on the other; give more text, or cut it into shorter rows"
+        )
+    return rank % 2 == 1
 
 
 def _examples(

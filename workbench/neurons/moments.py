@@ -1,7 +1,9 @@
 """Sums of powers of what flows by, in float64, the same bits however the corpus is batched.
 
 Every row of the corpus is summed by itself, in blocks of fixed place, and blocks are added in the
-order of the corpus.
+order of the corpus. Neurons whose mean is many times their deviation have powers of what is left
+when a number near that mean is taken away, else their variance would be a difference of two equal
+numbers (Chan, Golub & LeVeque 1983).
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,10 @@ _BLOCK = 128  # positions; a power of two, so that each block but the first lies
 _AT_ONCE = 256  # tokens; so many of one layer's neurons stay in the processor's cache
 
 POWERS = 5
-"""|x|, x, x^2, x^3, x^4."""
+"""|x|, then y, y^2, y^3, y^4, where y is x without the neuron's `usual` activation."""
+
+FAR = 8.0
+"""So many deviations the mean must lie from 0 for a neuron to be counted from its mean."""
 
 
 def spans(length: int) -> list[tuple[int, int]]:
@@ -28,6 +33,19 @@ def spans(length: int) -> list[tuple[int, int]]:
     return found
 
 
+def usual(
+    activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"]
+) -> Float[Tensor, " neuron"]:
+    """The mean of the neurons that lie far from 0 in a first few rows; 0 for all others."""
+    kept = [activation[rows, 1:size].double().flatten(0, 1) for rows, size in together(lengths)]
+    x = torch.cat(kept)
+    if not len(x):
+        return torch.zeros(activation.shape[-1], dtype=torch.float64)
+    mean = x.mean(0)
+    far = mean.abs() > FAR * (x - mean).square().mean(0).sqrt()
+    return torch.where(far, mean.float().double(), 0.0)  # of equal numbers, exactly that number
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
     """What has been added up so far for one layer: changed in place, row after row."""
@@ -35,16 +53,21 @@ class Sums:
     powers: Float[Tensor, "power neuron"]
     by_span: Float[Tensor, "span neuron"]
     first: Float[Tensor, "part neuron"]  # of rows' first tokens: sum, sum of squares, largest size
+    usual: Float[Tensor, " neuron"]
+    far: Int[Tensor, " chosen"]  # the neurons whose usual activation is not 0
 
     @classmethod
-    def empty(cls, neurons: int, length: int) -> "Sums":
+    def empty(
+        cls, neurons: int, length: int, usual: Float[Tensor, " neuron"] | None = None
+    ) -> "Sums":
         """Nothing yet."""
         double = torch.float64
+        usual = torch.zeros(neurons, dtype=double) if usual is None else usual
         return cls(
             torch.zeros(POWERS, neurons, dtype=double),
             torch.zeros(len(spans(length)), neurons, dtype=double),
-            torch.zeros(3, neurons, dtype=double),
-        )
+            torch.zeros(3, neurons, dtype=double), usual, usual.nonzero()[:, 0],
+        )  # fmt: skip
 
     def add(
         self, activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"], length: int
@@ -72,6 +95,8 @@ class Sums:
         x = part.to(torch.float64, copy=True)
         square = x.abs()
         size = square.sum(1)
+        if len(self.far):
+            x[..., self.far] -= self.usual[self.far]
         torch.mul(x, x, out=square)  # in place of |x|, so that all of it stays in the cache
         by_span = torch.stack([x[:, low:high].sum(1) for low, high in within], 1)
         sums = [size, by_span.sum(1), square.sum(1), x.mul_(square).sum(1)]

@@ -9,6 +9,9 @@ from torch import Tensor
 Neurons = Literal["neuron", "neuron_pre", "neuron_up"]
 """Where neurons are looked at: what they give; before the non-linearity; what that multiplies."""
 
+End = Literal["top", "bottom"]
+"""Which end of a neuron is looked at: its largest activations or its smallest."""
+
 
 class Neuron(NamedTuple):
     """One neuron of an MLP, both numbers counted from 0. Written "5.312": layer 5, neuron 312."""

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from hooks import HookedModel, Prompts, Site, sites, visit
 from hooks.choices import check_choice
+from hooks.prompts import check_batch_size
 from workbench.corpora import Corpus
 from workbench.neurons import counts, grounds, moments
 from workbench.neurons.activity import Activity
@@ -44,6 +45,7 @@ def activity(
     grounds.matches(model, corpus)
     check_choice("apart", apart, Apart)
     check_choice("stream", stream, Neurons)
+    check_batch_size(batch_size)
     if k < 1:
         raise ValueError(f"k={k}: keep at least one example of each neuron")
     if int(corpus.rows.lengths.max()) < 2:
@@ -62,7 +64,11 @@ def activity(
                 if site.layer not in states:
                     largest = _largest(activation, batch, site)
                     states[site.layer] = LayerState.begun(
-                        largest, length=corpus.length, k=k, name=str(site)
+                        largest,
+                        length=corpus.length,
+                        k=k,
+                        name=str(site),
+                        usual=moments.usual(activation, batch.lengths),
                     )
                 states[site.layer].add(activation, batch.lengths, rows.start, unit[rows])
 
@@ -92,12 +98,18 @@ class LayerState:
 
     @classmethod
     def begun(
-        cls, largest: Float[Tensor, " neuron"], *, length: int, k: int, name: str = "a layer"
+        cls,
+        largest: Float[Tensor, " neuron"],
+        *,
+        length: int,
+        k: int,
+        usual: Float[Tensor, " neuron"] | None = None,
+        name: str = "a layer",
     ) -> "LayerState":
-        """Nothing yet; `largest` is how large each neuron was in a first few rows."""
+        """Nothing yet; `largest` and `usual` are what each neuron was in a first few rows."""
         width = len(largest)
         return cls(
-            length, moments.Sums.empty(width, length),
+            length, moments.Sums.empty(width, length, usual),
             torch.zeros(width, counts.BINS, dtype=torch.long), counts.reach(largest),
             Extremes.empty(width, k, length=length),
             Extremes.empty(width, k, length=length, sign=-1.0), name,
@@ -156,6 +168,8 @@ def _finished(
         dtype=torch.float64,
     )
     size, mean, second, third, fourth = torch.stack([s.sums.powers for s in states], 1) / count
+    usual = torch.stack([state.sums.usual for state in states])
+    square = second + 2 * usual * mean + usual**2
     variance = (second - mean**2).clamp(min=0)
     skewness = third - 3 * mean * second + 2 * mean**3
     kurtosis = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
@@ -173,12 +187,13 @@ def _finished(
         return torch.where(moving, above / torch.where(moving, below, 1.0), nothing)
 
     found: dict[str, Any] = {
-        "mean": mean, "deviation": variance.sqrt(), "size": size,
+        "mean": usual + mean, "deviation": variance.sqrt(), "size": size,
         "skewness": share(skewness, variance**1.5), "kurtosis": share(kurtosis, variance**2),
         "positive": histogram[..., counts.BINS // 2 :].sum(-1).double() / count,
-        "sparsity": torch.where(second > 0, 1 - size**2 / second.clamp(min=1e-300), nothing),
+        "sparsity": torch.where(square > 0, 1 - size**2 / square.clamp(min=1e-300), nothing),
         "positional": share(between.clamp(min=0), variance).nan_to_num(nan=0.0).clamp(max=1.0),
-        "by_span": by_span / per_span.clamp(min=1), "first_mean": sums_first[0] / len(lengths),
+        "by_span": usual[..., None] + by_span / per_span.clamp(min=1),
+        "first_mean": sums_first[0] / len(lengths),
         "first_size": (sums_first[1] / len(lengths)).sqrt(), "first_largest": sums_first[2],
         "histogram": histogram, "reach": torch.stack([state.reach for state in states]),
         "top": torch.stack([one.value for one in tops]),

@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Int
-from torch import Tensor
-
 from hooks import HookedModel
 from workbench.metrics import Metric
 from workbench.neurons.ablation import Ablation, NeuronEffects, ablate_sets, random_sets
-from workbench.neurons.concepts import ConceptNeurons, find_concept
+from workbench.neurons.concepts import ConceptNeurons
 from workbench.results import Result
 from workbench.tasks import Task
 
@@ -60,19 +57,15 @@ class ConceptStudy(Result):
 def study_concept(
     model: HookedModel,
     task: Task,
-    labels: Bool[Tensor, " batch"],
+    found: ConceptNeurons,
     *,
-    concept: str,
-    positions: Int[Tensor, " batch"],
     metric: Metric,
     ablation: Ablation = "mean",
-    shuffles: int = 100,
     seed: int = 0,
 ) -> ConceptStudy:
-    """Find the neurons of a concept, then ablate each of them, all of them, and random ones."""
-    found = find_concept(
-        model, task, labels, concept=concept, positions=positions, shuffles=shuffles, seed=seed
-    )
+    """Ablate each of the neurons that `find_concept` found, all of them, and random ones."""
+    if found.task_digest != task.digest:
+        raise ValueError(f"{found.concept} was found on {found.task}, not on this {task.name}")
     sets = {str(one): [one] for one in found.neurons} | {"all": found.neurons}
     sets |= random_sets(model, found.neurons, number=5, seed=seed)
     cost = ablate_sets(model, task, sets, metric=metric, ablation=ablation, seed=seed)

@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import HookedModel, Prompts, Site, visit
+from hooks.choices import check_choice
 from workbench.corpora import Corpus
 from workbench.neurons import grounds
-from workbench.neurons.naming import Neuron, Neurons, by_layer
+from workbench.neurons.naming import End, Neuron, Neurons, by_layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,11 @@ class Traces:
         """Some of the tokens."""
         tokens = ("value", "token", "before", "after", "row", "position", "document")
         return replace(self, **{name: getattr(self, name)[chosen] for name in tokens})
+
+    def of_end(self, end: End) -> "Traces":
+        """The same for the top; for the bottom with every sign turned."""
+        check_choice("end", end, End)
+        return self if end == "top" else replace(self, value=-self.value)
 
     def those_of(self, corpus: Corpus, neurons: list[Neuron]) -> "Traces":
         """The traces of `neurons` alone; refused unless they are there, and of `corpus`."""

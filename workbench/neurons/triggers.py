@@ -12,7 +12,7 @@ from hooks import HookedModel
 from workbench.corpora import Corpus
 from workbench.models import words
 from workbench.neurons import grounds
-from workbench.neurons.naming import Neuron
+from workbench.neurons.naming import End, Neuron
 from workbench.neurons.tracing import Traces, traces
 from workbench.results import Result
 
@@ -28,8 +28,10 @@ class Triggers(Result):
     """Which tokens make chosen neurons fire, and what stands before and after them.
 
     A neuron fires where its activation is above `level` of its largest one. Mass is what lies
-    above 0 where it fires. `kinds` is the effective number of tokens that share the mass,
-    exp(entropy): 1 is a pure detector, large is polysemantic (in tokens; not in meanings).
+    above 0 where it fires. For the `end` "bottom" all activations have their sign turned first:
+    it fires where it is most negative, and all numbers are about minus the activation. `kinds` is
+    the effective number of tokens that share the mass, exp(entropy): 1 is a pure detector, large
+    is polysemantic (in tokens; not in meanings).
     """
 
     neurons: Int[Tensor, "cell part"] = field(metadata={"means": "layer and number of each neuron"})
@@ -64,6 +66,7 @@ class Triggers(Result):
         metadata={"means": "effective number of tokens, NaN: never fires"}
     )
     level: float
+    end: str
     task: str
     task_digest: str
     model: str
@@ -107,17 +110,20 @@ def triggers(
     level: float = 0.2,
     k: int = 10,
     seen: Traces | None = None,
+    end: End = "top",
 ) -> Triggers:
     """The tokens and pairs that `neurons` fire at on `corpus`, in one more pass.
+
+    end  "bottom": where they are most negative, instead of where they are largest
 
     Where they were traced on this corpus already, `seen` saves that pass.
     """
     listed = grounds.checked(model, neurons)
-    seen = (seen or traces(model, corpus, listed)).those_of(corpus, listed)
+    seen = (seen or traces(model, corpus, listed)).those_of(corpus, listed).of_end(end)
     found = [_described(seen, one, level, k) for one in seen.neurons]
     joined = {name: torch.stack([one[name] for one in found]) for name in found[0]}
     return Triggers(
-        neurons=torch.tensor(seen.neurons), **joined, level=level,
+        neurons=torch.tensor(seen.neurons), **joined, level=level, end=end,
         **grounds.of_corpus(model, corpus),
     )  # fmt: skip
 

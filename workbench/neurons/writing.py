@@ -110,6 +110,8 @@ def writes(model: HookedModel, *, k: int = 10) -> Written:
     """What every neuron of `model` promotes and suppresses, `k` tokens each, from its weights."""
     layers, width = grounds.shape(model)
     to_logits, embedding = through_norm(model), _unit(embeddings(model))
+    if not 1 <= k <= len(embedding):
+        raise ValueError(f"k={k}: the vocabulary has {len(embedding)} tokens, take 1 or more")
     unembedding = _unit(model.unembed.W_U.float().T)  # type: ignore[attr-defined]
     parts: dict[str, list[Tensor]] = {}
     for layer in range(layers):

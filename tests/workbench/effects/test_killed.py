@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -81,6 +82,13 @@ for line in sys.stdin:
 BATCHES = 20
 
 
+class Moment(NamedTuple):
+    """So many seconds after a sweep's n-th batch began (after its start, where n is 0)."""
+
+    batches: int
+    seconds: float
+
+
 class Nursery:
     """Starts sweeps, kills them, and tells what they said before."""
 
@@ -90,11 +98,12 @@ class Nursery:
         self.put: dict[str, list[str]] = {}
         self._until("ready")
 
-    def sweep(self, folder: Path, values: Path, *, kill_after: float | None = None) -> bool:
-        """Whether a sweep came to its end, or was killed so many seconds after its start."""
+    def sweep(self, folder: Path, values: Path, *, kill: Moment | None = None) -> bool:
+        """Whether a sweep came to its end, or was killed at that moment of it."""
         [child] = self._start(folder, values)
-        if kill_after is not None:
-            time.sleep(kill_after)
+        if kill is not None:
+            self._begin(kill.batches)
+            time.sleep(kill.seconds)
             with suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGKILL)
         [status] = self._until("ended")
@@ -104,8 +113,7 @@ class Nursery:
     def stop(self, folder: Path, values: Path, *, by: int, batches: int) -> int:
         """How a sweep ended that got a signal while it was in its n-th batch."""
         [child] = self._start(folder, values)
-        for _ in range(batches):
-            self.begun += self._until("begins")
+        self._begin(batches)
         os.kill(int(child), by)
         [status] = self._until("ended")
         return int(status)
@@ -119,6 +127,10 @@ class Nursery:
         self.program.tell(folder=str(folder), values=[str(path) for path in values])
         self.begun, self.put = [], {}
         return self._until("started")
+
+    def _begin(self, batches: int) -> None:
+        for _ in range(batches):
+            self.begun += self._until("begins")
 
     def _until(self, word: str) -> list[str]:
         return self.program.until(word, self._heard)
@@ -143,25 +155,25 @@ def check_killed(nursery: Nursery, folder: Path, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     began = time.monotonic()
     assert nursery.sweep(folder / "whole", folder / "whole.safetensors")
-    took = time.monotonic() - began
+    a_batch = (time.monotonic() - began) / BATCHES
     batches = list(nursery.begun)
     assert len(batches) == BATCHES == len(nursery.put)
     whole = folder / "whole.safetensors"
     killed = rounds = 0
     while killed < kills:
         rounds += 1
-        killed += killed_and_resumed(nursery, folder / str(rounds), batches, whole, rng, took)
+        killed += killed_and_resumed(nursery, folder / str(rounds), batches, whole, rng, a_batch)
     assert killed >= kills
 
 
-def killed_and_resumed(nursery, folder, batches, whole, rng, took) -> int:
+def killed_and_resumed(nursery, folder, batches, whole, rng, a_batch) -> int:
     """One sweep, killed again and again until it is done; how often it was killed."""
     folder.mkdir()
     shelf, values = folder / "kept", folder / "values.safetensors"
     acknowledged: dict[str, list[str]] = {}
     begun: list[str] = []
-    killed = 0
-    while not nursery.sweep(shelf, values, kill_after=rng.uniform(0, took / 2)):
+    killed, moment = 0, a_moment(rng, BATCHES, a_batch)
+    while not nursery.sweep(shelf, values, kill=moment):
         killed += 1
         assert not values.exists()
         # What was finished in an earlier life is not begun again, and all goes on in order.
@@ -170,14 +182,22 @@ def killed_and_resumed(nursery, folder, batches, whole, rng, took) -> int:
         begun += nursery.begun
         assert len(begun) <= len(set(begun)) + killed  # at most one batch done again for a kill
         check_acknowledged(shelf, acknowledged)
-        if killed % 8 == 0:  # a sweep that is killed before its first batch never ends
-            took *= 1.5
+        left = BATCHES - len(Shelf.open(shelf).keys()) // 2
+        moment = a_moment(rng, left, a_batch) if left else None
     begun += nursery.begun
     acknowledged |= nursery.put
     assert set(begun) == set(batches)
     check_complete(Shelf.open(shelf))
     check_same(values, whole)
     return killed
+
+
+def a_moment(rng: random.Random, left: int, a_batch: float) -> Moment:
+    """A moment somewhere in the next few of the batches that are left.
+
+    A moment in seconds alone would be before the first batch for ever on a machine that is busy.
+    """
+    return Moment(rng.randint(0, min(left, 6)), rng.uniform(0, min(2 * a_batch, 0.5)))
 
 
 def check_acknowledged(path: Path, acknowledged: dict[str, list[str]]) -> None:

@@ -1,11 +1,9 @@
 import pytest
 import torch
-from transformer_lens.tools.analysis.sparse_probing import sweep_sparse_probe
 
 from hooks import Prompts, Site, capture, edits, intervening
 from workbench import corpora, metrics, models, neurons, tasks
 from workbench.models import twins
-from workbench.neurons import concepts
 from workbench.neurons.ablation import Ablating
 from workbench.neurons.confidence import entropy
 from workbench.neurons.writing import norm_weight, out_weights, through_norm
@@ -131,58 +129,6 @@ def test_the_mean_ablation_of_a_constant_neuron_changes_nothing():
     dead = models.planted.truth(model).neurons["dead"][0]
     found = neurons.ablate_each(model, task, [dead], metric=metrics.logit_diff, ablation="mean")
     assert found.per_prompt.abs().max() == 0
-
-
-def test_one_neuron_is_enough_for_what_one_neuron_says():
-    drawn = torch.Generator().manual_seed(0)
-    labels = torch.arange(80) % 2 == 0
-    x = torch.randn(80, 50, generator=drawn)
-    x[:, 7] += 4 * labels
-    train = concepts.halves(labels, seed=0)
-    chosen, weights, accuracy, null = concepts.sparse_probes(
-        x, labels, train=train, ks=(1, 3), shuffles=20, seed=0
-    )
-    assert int(chosen[0]) == 7
-    assert float(accuracy[0]) > 0.9
-    assert weights[0] > 0
-    assert float(null.mean()) == pytest.approx(0.5, abs=0.08)
-    assert float(null.max()) < float(accuracy[0])
-
-
-def test_sparse_probes_agree_with_those_of_transformer_lens():
-    drawn = torch.Generator().manual_seed(1)
-    labels = torch.arange(120) % 2 == 0
-    x = torch.randn(120, 40, generator=drawn)
-    x[:, 3] += 2.5 * labels
-    x[:, 9] -= 1.5 * labels
-    theirs = sweep_sparse_probe(x, labels, ks=[1, 2], preprocess="standardize").results[-1]
-    train = torch.zeros(120, dtype=torch.bool)
-    train[theirs.train_indices] = True
-    chosen, _, accuracy, _ = concepts.sparse_probes(
-        x, labels, train=train, ks=(1, 2), shuffles=2, seed=0
-    )
-    assert (
-        chosen.sort().values.tolist() == theirs.selected_features.sort().values.tolist() == [3, 9]
-    )
-    found = theirs.metrics
-    recall = found.true_positives / (found.true_positives + found.false_negatives)
-    other = found.true_negatives / (found.true_negatives + found.false_positives)
-    assert float(accuracy[1]) == pytest.approx((recall + other) / 2, abs=0.06)  # other penalties
-
-
-def test_a_logistic_fit_cannot_be_improved():
-    drawn = torch.Generator().manual_seed(2)
-    x = torch.randn(60, 3, generator=drawn).double()
-    labels = torch.rand(60, generator=drawn) < torch.sigmoid(2 * x[:, 0].float())
-    weights = concepts.logistic(x, labels).requires_grad_(True)
-    y, share = labels.double(), labels.double().mean()
-    balance = torch.where(labels, 0.5 / share, 0.5 / (1 - share)) / len(y)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(
-        x @ weights[:-1] + weights[-1], y, weight=balance, reduction="sum"
-    )
-    loss = loss + 0.5e-2 * weights[:-1].square().sum()
-    (slope,) = torch.autograd.grad(loss, weights)
-    assert float(slope.abs().max()) < 1e-6
 
 
 def test_the_entropy_of_even_odds_is_the_logarithm_of_their_number(tiny):

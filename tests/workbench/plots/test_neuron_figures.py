@@ -29,8 +29,12 @@ def found(tiny, planted):
         neurons.screen(planted, task, metric=metrics.logit_diff, n=3),
         neurons.knowledge(tiny, agreement[:4], other=agreement[4:8], steps=2),
         neurons.study_concept(
-            tiny, agreement, plural, concept="number", positions=agreement.positions["subject"],
-            metric=metrics.logit_diff, shuffles=4,
+            tiny, agreement,
+            neurons.find_concept(
+                tiny, agreement, plural, concept="number", shuffles=4,
+                positions=agreement.positions["subject"],
+            ),
+            metric=metrics.logit_diff,
         ),
     ]  # fmt: skip
     return {type(one).__name__: one for one in [*made, made[-1].concept]}

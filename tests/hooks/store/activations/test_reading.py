@@ -175,3 +175,9 @@ def test_what_is_not_in_the_store_is_named(held, tmp_path):
         store.open(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"digest begins with abcxyz, .* holds none"):
         store.open(tmp_path / "it", content="abcxyz")
+
+
+@pytest.mark.parametrize("row", [-1, 41])
+def test_a_row_that_is_not_there_is_named(held, row):
+    with pytest.raises(IndexError, match=f"there is no row {row}: rows are 0 to 40"):
+        held.take(torch.tensor([0, row]))

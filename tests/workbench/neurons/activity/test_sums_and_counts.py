@@ -5,6 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
+from workbench import corpora, neurons
+from workbench.neurons import moments, streaming
 from workbench.neurons.streaming import LayerState
 
 
@@ -38,6 +40,48 @@ def test_moments_of_the_same_numbers_agree_to_nine_digits():
         inside = [x[row, start : min(n, end)] for row, n in enumerate(lengths.tolist())]
         expected = torch.cat(inside).double().sum(0)
         torch.testing.assert_close(state.sums.by_span[span], expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, 100.0, -1000.0])
+def test_moments_far_from_zero_agree_to_nine_digits_too(tiny, monkeypatch, mean):
+    corpus = corpora.passages(tiny, length=16)
+    drawn = torch.Generator().manual_seed(0)
+    x = torch.randn(len(corpus), 16, tiny.cfg.d_mlp, generator=drawn).exp()
+    x = x.double() + mean * x.std()
+
+    def visit(model, batch, wanted, show):
+        at = visit.row
+        visit.row += len(batch)
+        for site in wanted:
+            show(site, x[at : visit.row, : batch.tokens.shape[1]])
+
+    visit.row = 0
+    monkeypatch.setattr(streaming, "visit", visit)
+    seen = neurons.activity(tiny, corpus, k=1)
+    inside = corpus.rows.mask.bool().clone()
+    inside[:, 0] = False
+    kept = x[:, : inside.shape[1]][inside].numpy()
+    spans = np.floor(np.log2(inside.nonzero()[:, 1].numpy())).astype(int)
+    means = np.stack([kept[spans == one].mean(0) for one in range(spans.max() + 1)])
+    weight = np.array([(spans == one).mean() for one in range(spans.max() + 1)])
+    between = (weight[:, None] * (means - kept.mean(0)) ** 2).sum(0)
+    for found, expected in (
+        (seen.mean, kept.mean(0)), (seen.deviation, kept.std(0)),
+        (seen.skewness, stats.skew(kept)), (seen.kurtosis, stats.kurtosis(kept, fisher=False)),
+        (seen.positional, between / kept.var(0)), (seen.by_span, means.T),
+        (seen.size, np.abs(kept).mean(0)),
+    ):  # fmt: skip
+        assert np.allclose(found[0].numpy(), expected, rtol=1e-9, atol=0)
+
+
+def test_what_is_always_the_same_has_no_spread_wherever_it_lies():
+    x = torch.full((3, 5, 2), 0.1)
+    usual = moments.usual(x, torch.tensor([5, 5, 2]))
+    assert usual.tolist() == [float(torch.tensor(0.1))] * 2
+    sums = moments.Sums.empty(2, 5, usual)
+    sums.add(x, torch.tensor([5, 5, 2]), 5)
+    assert (sums.powers[1:] == 0).all()
+    assert moments.usual(x, torch.tensor([1, 1, 1])).tolist() == [0, 0]
 
 
 def test_histograms_count_every_activation_in_its_bin(small, corpus, seen, everything, real):
