@@ -98,7 +98,12 @@ def _sensitivity(axes: Axes, result: Tcav) -> None:
     layers = np.array(result.layers)
     band = np.quantile(result.random.numpy(), (0.025, 0.975), axis=1)
     axes.fill_between(
-        layers, *band, color=GREY, alpha=0.35, linewidth=0, label="95 % of random concepts"
+        layers,
+        *band,
+        color=GREY,
+        alpha=0.35,
+        linewidth=0,
+        label="95 % of random concepts, by layer",
     )
     axes.axhline(0, color=INK, linewidth=0.7)
     bounds = (result.low.numpy(), result.high.numpy())

@@ -38,6 +38,17 @@ def _labels(count, generator):
     return torch.arange(count)[torch.randperm(count, generator=generator)] % 2
 
 
+@pytest.fixture
+def stretched(planted):
+    """The planted model, what its logits read made to vary eight times as far, for a while."""
+    named = dict(planted.model.original_model.named_parameters())
+    (embedding,) = [one for name, one in named.items() if "embed" in name and name[:3] != "pos"]
+    with torch.no_grad():
+        embedding[10:50, 0] *= 8
+        yield planted
+        embedding[10:50, 0] /= 8
+
+
 @pytest.fixture(scope="module")
 def drawn():
     return [_drawn(seed) for seed in range(RUNS)]
@@ -48,13 +59,14 @@ def _way(examples):
     return x[y == 1].mean(0) - x[y == 0].mean(0)
 
 
+@pytest.mark.parametrize("kind", ["norm", "spread"])
 def test_pushing_along_what_tells_meaningless_labels_apart_is_called_used_at_the_stated_rate(
-    drawn, most_by_chance
+    drawn, most_by_chance, kind
 ):
     called = 0
     for seed, (model, task, examples) in enumerate(drawn):
         found = probes.use(
-            model, task, probes.Push(_way(examples)), against=probes.Placebos("spread", 19),
+            model, task, probes.Push(_way(examples)), against=probes.Placebos(kind, 19),
             seed=seed, **OPTIONS,
         )  # fmt: skip
         called += found.is_used
@@ -113,3 +125,23 @@ def test_meaningless_labels_transfer_at_the_stated_rate(drawn, most_by_chance):
     # The lower of two bounds at 95 %: one in forty, of two directions a run.
     assert transferred <= most_by_chance(2 * RUNS, 0.025)
     assert 0.3 < above / (2 * RUNS) < 0.7
+
+
+@pytest.mark.parametrize("kind", ["norm", "spread"])
+def test_where_little_else_varies_than_what_is_read_placebos_must_vary_as_activations_do(
+    stretched, most_by_chance, kind
+):
+    called, task = 0, stretched.task[list(range(20))]
+    for seed in range(RUNS // 2):
+        y = _labels(40, torch.Generator().manual_seed(seed))
+        examples = probes.features(stretched.model, stretched.task.clean, y, layers=[0])
+        change = probes.projection(_way(examples), mean=examples.x[0].mean(0))
+        found = probes.use(
+            stretched.model, task, change, positions=task.positions["noun"],
+            against=probes.Placebos(kind, 19), seed=seed, **OPTIONS,
+        )  # fmt: skip
+        called += found.is_used
+    if kind == "spread":
+        assert called <= most_by_chance(RUNS // 2)
+    else:
+        assert called > RUNS // 4  # most of them: what "norm" is not for
