@@ -88,6 +88,18 @@ def test_what_looks_at_one_position_refuses_several(planted, spread):
         probes.transfer({"a": spread, "b": spread}, layer=0)
     with pytest.raises(ValueError, match="erasing looks at one position"):
         probes.amnesic(planted.model, planted.task, spread, metric=metrics.logit_diff)
+    at = planted.task.positions["noun"]
+    study = probes.study(
+        spread.standing_at("noun"), task="a bit", l2=(1e-1,), repeats=1, shuffles=1
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"steering looks at one position; take examples.standing_at\('noun'\)",
+    ):
+        probes.steered(
+            study, planted.model, planted.task, spread, metric=metrics.logit_diff, positions=at,
+            layers=(0,),
+        )  # fmt: skip
 
 
 def test_places_that_are_not_there_are_named(spread):
