@@ -1,8 +1,5 @@
-import numpy as np
 import pytest
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import Ridge
 from torch.testing import assert_close
 
 from workbench import probes
@@ -78,40 +75,6 @@ def test_a_rotation_of_the_data_rotates_closed_forms(noisy, formula):
         for one in (x, x @ turn)
     )
     assert_close(turned.weight, plain.weight @ turn, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_every_ridge_of_layer_and_fold_is_scikit_learns(noisy, classes):
-    examples = noisy(layers=2, classes=classes)
-    splits = probes.k_fold(examples, 3, seed=0)
-    fits = probes.fit_formula(examples, splits, formula="ridge", l2=(1e-2, 1.0))
-    for layer, x in enumerate(examples.x.double().numpy()):
-        for fold, (train, test) in enumerate(splits):
-            inside, hot = x[train], np.eye(classes)[examples.y[train]]
-            mean, deviation = inside.mean(axis=0), inside.std(axis=0)
-            for place, l2 in enumerate(fits.l2):
-                theirs = Ridge(alpha=l2 * len(inside)).fit((inside - mean) / deviation, hot)
-                wanted = theirs.predict((x[test] - mean) / deviation)
-                wanted = wanted[:, 1:] - 0.5 if classes == 2 else wanted
-                probe = fits.probe(layer, fold=fold, l2=place)
-                found = probe.scores(examples.x[layer, test])
-                assert_close(found, torch.from_numpy(wanted).float(), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_every_discriminant_of_layer_and_fold_is_scikit_learns(noisy, classes):
-    examples = noisy(layers=2, classes=classes)
-    splits = probes.k_fold(examples, 3, seed=0)
-    fits = probes.fit_formula(examples, splits, formula="lda")
-    for layer, x in enumerate(examples.x.double().numpy()):
-        for fold, (train, test) in enumerate(splits):
-            theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x[train], examples.y[train])
-            wanted = theirs.decision_function(x[test]).reshape(int(test.sum()), -1)
-            found = fits.probe(layer, fold=fold).scores(examples.x[layer, test])
-            assert_close(found, torch.from_numpy(wanted).float(), rtol=1e-3, atol=1e-3)
-            shares = theirs.predict_proba(x[test])
-            ours = fits.probe(layer, fold=fold).log_probabilities(examples.x[layer, test]).exp()
-            assert_close(ours, torch.from_numpy(shares).float(), rtol=1e-3, atol=1e-4)
 
 
 def test_only_a_network_reads_the_exclusive_or_of_two_bits():
