@@ -18,9 +18,9 @@ Caveat     A derivative says what a small step would do, from where the prompts 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from workbench import metrics, models, probes, runs, tasks
-from workbench.tasks.feelings import Feeling
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Config:
     """The run that is reported; every field can be overridden on the command line."""
 
     model: str = "smollm2-135m"
-    feeling: Feeling = "pleasant"
+    feeling: Literal["pleasant", "unpleasant"] = "pleasant"
     examples: int = 40
     prompts: int = 24
     random_concepts: int = 199
@@ -48,7 +48,7 @@ def run(config: Config) -> probes.Tcav:
     plain = tasks.feeling_sentences("neutral", count=4 * count, seed=seed)
     return probes.tcav(
         model, task, models.prompts(model, concept), models.prompts(model, plain),
-        metric=metrics.logit_diff, name=f"a {config.feeling} sentence",
+        metric=metrics.logit_diff, name=f"{config.feeling} sentences",
         random_concepts=config.random_concepts, seed=config.seed,
     )  # fmt: skip
 

@@ -76,20 +76,20 @@ class Tcav(Result):
         found = self.significant()
         best = int(self.accuracy.argmax())
         text = (
-            f"{self.concept} is told from other examples at {self.stream} of {self.model} (best "
-            f"at layer {self.layers[best]}: {float(self.accuracy[best]):.2f} held out)."
+            f"Of {self.concept} and other examples {float(self.accuracy[best]):.0%} are told apart "
+            f"at {self.stream} {self.layers[best]} of {self.model}, the best layer (held out)."
         )
         if not found:
             return (
-                f"{text} Moving towards it changes {self.metric} on {self.task} no more than "
-                f"moving towards {self.random.shape[1]} random concepts does, at any layer: "
+                f"{text} Moving towards the concept changes {self.metric} on {self.task} no more "
+                f"than moving towards {self.random.shape[1]} random concepts does, at any layer: "
                 "nothing shows that it is used."
             )
         size = self.sensitivity.abs()
         at = max((self.layers.index(one) for one in found), key=lambda i: float(size[i]))
         return (
-            f"{text} Moving towards it changes {self.metric} on {self.task} more than moving "
-            f"towards {self.random.shape[1]} random concepts at {len(found)} of "
+            f"{text} Moving towards the concept changes {self.metric} on {self.task} more than "
+            f"moving towards {self.random.shape[1]} random concepts at {len(found)} of "
             f"{len(self.layers)} layers (corrected p ≤ {LEVEL}); at layer {self.layers[at]} by "
             f"{float(self.sensitivity[at]):+.3f} {self.unit} for each unit of length "
             f"[{float(self.low[at]):+.3f}, {float(self.high[at]):+.3f}], upwards in "
