@@ -24,7 +24,7 @@ import tyro
 from experiments.benchmarks import stopwatch, store
 from hooks import Prompts, sites
 from workbench import corpora, models, neurons
-from workbench.neurons.streaming import LayerState
+from workbench.neurons.states import LayerState
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def from_cache(model: models.Model, corpus: corpora.Corpus, batch: int) -> None:
             _, cache = model.run_with_cache(prompts.tokens, names_filter=names)
         if not states:
             states = [
-                LayerState.begun(cache[name].abs().amax((0, 1)), length=corpus.length, k=20)
+                LayerState.begun(cache[name], prompts.lengths, length=corpus.length, k=20)
                 for name in names
             ]
         unit = corpus.document[first : first + len(prompts)]

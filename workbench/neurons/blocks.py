@@ -1,5 +1,6 @@
-"""Rows of one length together, and the extremes of short stretches of them."""
+"""Rows in pieces that stay in a core's cache, and the extremes of short stretches of them."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 BLOCK = 16  # positions
+PIECE = 128  # positions, or tokens of several rows; a power of two
 
 
 def by_block(
@@ -14,27 +16,42 @@ def by_block(
 ) -> tuple[Float[Tensor, "row block neuron"], Float[Tensor, "row block neuron"]]:
     """Largest and smallest of each row's blocks, without first token and padding.
 
-    Block n begins at position 1 + 16 n. Where nothing is left they are infinite.
+    Block n begins at position 16 n. Where nothing is left they are infinite.
     """
     rows, width, neurons = activation.shape
-    shape = rows, max(1, -(-(width - 1) // BLOCK)), neurons
+    shape = rows, -(-width // BLOCK), neurons
     largest = activation.new_full(shape, -torch.inf)
     smallest = activation.new_full(shape, torch.inf)
-    for some, size in together(lengths):
-        whole = (size - 1) // BLOCK
-        end = 1 + whole * BLOCK
-        if whole:
-            part = activation[some, 1:end].unflatten(1, (whole, BLOCK))
-            largest[some, :whole], smallest[some, :whole] = part.amax(2), part.amin(2)
-        if end < size:
-            part = activation[some, end:size]
-            largest[some, whole], smallest[some, whole] = part.amax(1), part.amin(1)
+    for some, start, end in pieces(lengths):
+        whole = -(-start // BLOCK) * BLOCK  # where whole blocks begin, and end
+        last = max(whole, end - end % BLOCK)
+        for low, high in ((start, min(whole, end)), (last, end)):
+            if low < high:
+                part = activation[some, low:high]
+                largest[some, low // BLOCK] = part.amax(1)
+                smallest[some, low // BLOCK] = part.amin(1)
+        if whole < last:
+            part = activation[some, whole:last].unflatten(1, (-1, BLOCK))
+            to = slice(whole // BLOCK, last // BLOCK)
+            largest[some, to], smallest[some, to] = part.amax(2), part.amin(2)
     return largest, smallest
 
 
-def together(lengths: Int[Tensor, " row"]) -> list[tuple[slice, int]]:
-    """Neighbouring rows of one length, and that length."""
-    return [(slice(start, end), int(lengths[start])) for start, end in runs(lengths)]
+def pieces(lengths: Int[Tensor, " row"]) -> Iterator[tuple[slice, int, int]]:
+    """Which positions of which rows to look at together: all but first tokens and padding.
+
+    As (rows, start, end), row after row: of one row at most 128 positions, and of several rows of
+    one length at most 128 tokens. Torch does not divide work on at most 32,768 numbers between
+    cores, so that several threads can each do such work on 256 neurons, and caches hold it.
+    """
+    for first, behind in runs(lengths):
+        size = int(lengths[first])
+        step = max(1, PIECE // size)
+        for row in range(first, behind, step):
+            rows = slice(row, min(row + step, behind))
+            for start in range(0, size, PIECE):
+                if max(start, 1) < min(start + PIECE, size):
+                    yield rows, max(start, 1), min(start + PIECE, size)
 
 
 def runs(of: Int[Tensor, " row"]) -> list[tuple[int, int]]:

@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.neurons.blocks import together
+from workbench.neurons.blocks import pieces
 
 BINS = 64
-_AT_ONCE = 96  # neurons; their counts stay in the processor's first cache
 
 
 def reach(largest: Float[Tensor, " neuron"]) -> Float[Tensor, " neuron"]:
@@ -38,15 +37,9 @@ def add(
     per_width: Float[Tensor, " neuron"],
 ) -> None:
     """Count the rows of one batch, but for first tokens and padding; `per_width` is 1 / width."""
-    groups = together(lengths)
-    for start in range(0, len(per_width), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        places = [
-            (activation[rows, 1:size, some] * per_width[some]).flatten(0, 1)
-            for rows, size in groups
-        ]
-        place = places[0] if len(places) == 1 else torch.cat(places)
-        base = torch.arange(place.shape[1], dtype=torch.int32) * BINS + BINS // 2 - 1
+    neurons = len(per_width)
+    base = torch.arange(neurons, dtype=torch.int32) * BINS + BINS // 2 - 1
+    for rows, start, end in pieces(lengths):
+        place = activation[rows, start:end] * per_width
         index = place.ceil_().clamp_(1 - BINS // 2, BINS // 2).int().add_(base)
-        found = index.flatten().bincount(minlength=place.shape[1] * BINS)
-        counts[some] += found.reshape(-1, BINS)
+        counts += index.flatten().bincount(minlength=neurons * BINS).reshape(-1, BINS)

@@ -7,6 +7,7 @@ Each is kept as one integer that sorts as they do: the bits of the activation ab
 how far from the end its token is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -31,6 +32,11 @@ class Ranked(NamedTuple):
     value: Float[Tensor, "neuron rank"]
     row: Int[Tensor, "neuron rank"]
     position: Int[Tensor, "neuron rank"]
+
+    @classmethod
+    def together(cls, parts: "Sequence[Ranked]") -> "Ranked":
+        """Those of several groups of neurons as one."""
+        return cls(*(torch.cat(of) for of in zip(*parts, strict=True)))
 
 
 @dataclass(eq=False)
@@ -110,7 +116,7 @@ class Extremes:
         """Which tokens of the batch the wanted values are first at."""
         neuron = wanted.nonzero()[:, 1]
         row, block = at[wanted] // blocks, at[wanted] % blocks
-        position = 1 + block[:, None] * BLOCK + torch.arange(BLOCK)
+        position = (block[:, None] * BLOCK + torch.arange(BLOCK)).clamp(min=1)
         position = position.minimum(lengths[row, None] - 1)
         inside = activation[row[:, None], position, neuron[:, None]] * self.sign
         place = (inside == value[wanted][:, None]).int().argmax(dim=1)  # the first one

@@ -1,21 +1,19 @@
 """Sums of powers of what flows by, in float64, the same bits however the corpus is batched.
 
-Every row of the corpus is summed by itself, in blocks of fixed place, and blocks are added in the
+Every row of the corpus is summed by itself, in pieces of fixed place, and pieces are added in the
 order of the corpus. Neurons whose mean is many times their deviation have powers of what is left
 when a number near that mean is taken away, else their variance would be a difference of two equal
 numbers (Chan, Golub & LeVeque 1983).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.neurons.blocks import together
-
-_BLOCK = 128  # positions; a power of two, so that each block but the first lies in one span
-_AT_ONCE = 256  # tokens; so many of one layer's neurons stay in the processor's cache
+from workbench.neurons.blocks import pieces
 
 POWERS = 5
 """|x|, then y, y^2, y^3, y^4, where y is x without the neuron's `usual` activation."""
@@ -36,14 +34,14 @@ def spans(length: int) -> list[tuple[int, int]]:
 def usual(
     activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"]
 ) -> Float[Tensor, " neuron"]:
-    """The mean of the neurons that lie far from 0 in a first few rows; 0 for all others."""
-    kept = [activation[rows, 1:size].double().flatten(0, 1) for rows, size in together(lengths)]
-    x = torch.cat(kept)
-    if not len(x):
+    """The mean, by every eighth token of a first few rows, of neurons far from 0; 0 for others."""
+    kept = [activation[rows, start:end].flatten(0, 1) for rows, start, end in pieces(lengths)]
+    if not kept:
         return torch.zeros(activation.shape[-1], dtype=torch.float64)
-    mean = x.mean(0)
-    far = mean.abs() > FAR * (x - mean).square().mean(0).sqrt()
-    return torch.where(far, mean.float().double(), 0.0)  # of equal numbers, exactly that number
+    x = torch.cat(kept)[::8].float()
+    variance, mean = torch.var_mean(x, dim=0, correction=0)
+    near = torch.where(variance == 0, x[0], mean)  # of equal numbers, exactly that number
+    return torch.where(mean.abs() > FAR * variance.sqrt(), near, 0.0).double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,28 +67,31 @@ class Sums:
             torch.zeros(3, neurons, dtype=double), usual, usual.nonzero()[:, 0],
         )  # fmt: skip
 
+    @classmethod
+    def together(cls, parts: "Sequence[Sums]") -> "Sums":
+        """Those of several groups of neurons as one."""
+        powers, by_span, first, usual = (
+            torch.cat([getattr(part, name) for part in parts], -1)
+            for name in ("powers", "by_span", "first", "usual")
+        )
+        return cls(powers, by_span, first, usual, usual.nonzero()[:, 0])
+
     def add(
-        self, activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"], length: int
+        self, activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"]
     ) -> None:
         """The rows of one batch, in their order."""
         for first in activation[:, 0].double():
             self.first[0] += first
             self.first[1] += first * first
         torch.maximum(self.first[2], activation[:, 0].double().abs().amax(0), out=self.first[2])
-        for rows, size in together(lengths):
-            step = max(1, _AT_ONCE // size)
-            for row in range(rows.start, rows.stop, step):
-                some = activation[row : min(row + step, rows.stop), :size]
-                for start in range(0, size, _BLOCK):
-                    self._block(some[:, max(start, 1) : start + _BLOCK], start)
+        for rows, start, end in pieces(lengths):
+            self._piece(activation[rows, start:end], start)
 
-    def _block(self, part: Float[Tensor, "row pos neuron"], start: int) -> None:
-        """The positions of some rows from `start` on, first tokens left out."""
+    def _piece(self, part: Float[Tensor, "row pos neuron"], start: int) -> None:
+        """The positions of some rows from `start` on."""
         count = part.shape[1]
-        if not count:
-            return
-        within = [(0, count)]  # all but a row's first block lie in one span
-        if not start:
+        within = [(0, count)]  # all but a row's first piece lie in one span
+        if start == 1:
             within = [(low - 1, high - 1) for low, high in spans(count + 1)]
         x = part.to(torch.float64, copy=True)
         square = x.abs()
@@ -101,7 +102,7 @@ class Sums:
         by_span = torch.stack([x[:, low:high].sum(1) for low, high in within], 1)
         sums = [size, by_span.sum(1), square.sum(1), x.mul_(square).sum(1)]
         powers = torch.stack([*sums, square.mul_(square).sum(1)], 1)
-        span = max(start.bit_length() - 1, 0)
+        span = start.bit_length() - 1
         for row in range(len(part)):
             self.powers.add_(powers[row])
             self.by_span[span : span + len(within)] += by_span[row]

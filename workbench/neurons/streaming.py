@@ -1,11 +1,9 @@
 """One pass over a corpus that looks at every neuron and keeps only what it adds up."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -15,9 +13,9 @@ from hooks.prompts import check_batch_size
 from workbench.corpora import Corpus
 from workbench.neurons import counts, grounds, moments
 from workbench.neurons.activity import Activity
-from workbench.neurons.blocks import by_block
-from workbench.neurons.extremes import Apart, Extremes
+from workbench.neurons.extremes import Apart
 from workbench.neurons.naming import Neurons
+from workbench.neurons.states import LayerState
 
 _CALIBRATION = 8  # rows of the corpus that say how wide histograms are made
 
@@ -62,13 +60,8 @@ def activity(
             ) -> None:
                 activation = activation.cpu()
                 if site.layer not in states:
-                    largest = _largest(activation, batch, site)
                     states[site.layer] = LayerState.begun(
-                        largest,
-                        length=corpus.length,
-                        k=k,
-                        name=str(site),
-                        usual=moments.usual(activation, batch.lengths),
+                        activation, batch.lengths, length=corpus.length, k=k, name=str(site)
                     )
                 states[site.layer].add(activation, batch.lengths, rows.start, unit[rows])
 
@@ -84,75 +77,12 @@ def top_activations(
     return activity(model, corpus, k=k, apart=apart)
 
 
-@dataclass(eq=False)
-class LayerState:
-    """All that is kept of one layer while rows go by."""
-
-    length: int
-    sums: moments.Sums
-    counts: Int[Tensor, "neuron bin"]
-    reach: Float[Tensor, " neuron"]
-    top: Extremes
-    bottom: Extremes
-    name: str
-
-    @classmethod
-    def begun(
-        cls,
-        largest: Float[Tensor, " neuron"],
-        *,
-        length: int,
-        k: int,
-        usual: Float[Tensor, " neuron"] | None = None,
-        name: str = "a layer",
-    ) -> "LayerState":
-        """Nothing yet; `largest` and `usual` are what each neuron was in a first few rows."""
-        width = len(largest)
-        return cls(
-            length, moments.Sums.empty(width, length, usual),
-            torch.zeros(width, counts.BINS, dtype=torch.long), counts.reach(largest),
-            Extremes.empty(width, k, length=length),
-            Extremes.empty(width, k, length=length, sign=-1.0), name,
-        )  # fmt: skip
-
-    def add(
-        self,
-        activation: Float[Tensor, "row pos neuron"],
-        lengths: Int[Tensor, " row"],
-        first: int,
-        unit: Int[Tensor, " row"],
-    ) -> None:
-        """The rows of one batch, whose first is number `first` of the corpus."""
-        single = activation.float()
-        largest, smallest = by_block(single, lengths)
-        if bool(torch.isnan(largest).any() | (largest == torch.inf).any()) or bool(
-            (smallest == -torch.inf).any()
-        ):
-            raise FloatingPointError(f"NaN or Inf at {self.name}, in rows from {first} on")
-        self.sums.add(activation, lengths, self.length)
-        counts.add(self.counts, single, lengths, counts.BINS / 2 / self.reach)
-        self.top.add(single, largest, lengths, first=first, unit=unit)
-        self.bottom.add(single, smallest, lengths, first=first, unit=unit)
-
-
 def _batches(rows: int, size: int) -> Iterator[slice]:
     """A first batch of always the same rows, by which histograms are scaled; then `size` each."""
     first = min(_CALIBRATION, rows)
     yield slice(0, first)
     for start in range(first, rows, size):
         yield slice(start, min(start + size, rows))
-
-
-def _largest(
-    activation: Float[Tensor, "row pos neuron"], prompts: Prompts, site: Site
-) -> Float[Tensor, " neuron"]:
-    """How large each neuron is anywhere but at first tokens and in padding."""
-    largest, smallest = by_block(activation, prompts.lengths)
-    # A row of one token has no other, and its extremes are infinite.
-    largest = torch.maximum(largest, -smallest).float().amax((0, 1)).clamp(min=0)
-    if not bool(torch.isfinite(largest).all()):
-        raise FloatingPointError(f"NaN or Inf at {site}, in the first {len(prompts)} rows")
-    return largest
 
 
 def _finished(
@@ -167,21 +97,20 @@ def _finished(
         ],
         dtype=torch.float64,
     )
-    size, mean, second, third, fourth = torch.stack([s.sums.powers for s in states], 1) / count
-    usual = torch.stack([state.sums.usual for state in states])
+    sums = [state.sums for state in states]
+    size, mean, second, third, fourth = torch.stack([one.powers for one in sums], 1) / count
+    usual = torch.stack([one.usual for one in sums])
     square = second + 2 * usual * mean + usual**2
     variance = (second - mean**2).clamp(min=0)
     skewness = third - 3 * mean * second + 2 * mean**3
     kurtosis = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
-    by_span = torch.stack([state.sums.by_span.T for state in states])
+    by_span = torch.stack([one.by_span.T for one in sums])
     between = (by_span**2 / per_span.clamp(min=1)).sum(-1) / count - mean**2
     moving = variance > 1e-12 * second.clamp(min=1e-300)
     nothing = torch.full_like(mean, torch.nan)
-    sums_first = torch.stack([state.sums.first for state in states], 1)
+    sums_first = torch.stack([one.first for one in sums], 1)
     histogram = torch.stack([state.counts for state in states])
-    tops, bottoms = (
-        [getattr(state, end).ranked() for state in states] for end in ("top", "bottom")
-    )
+    tops, bottoms = [state.top for state in states], [state.bottom for state in states]
 
     def share(above: Tensor, below: Tensor) -> Tensor:
         return torch.where(moving, above / torch.where(moving, below, 1.0), nothing)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from workbench import neurons
-from workbench.neurons.streaming import LayerState
+from workbench.neurons.states import LayerState
 
 
-@pytest.mark.parametrize("size", [1, 3, 100])
-def test_nothing_depends_on_the_size_of_batches(size):
+@pytest.mark.parametrize(("size", "threads"), [(1, 1), (3, 1), (100, 1), (2, 3)])
+def test_nothing_depends_on_the_size_of_batches_or_on_the_threads(size, threads, monkeypatch):
     drawn = torch.Generator().manual_seed(1)
     x = torch.randn(11, 300, 150, generator=drawn).mul(4).round().div(3)  # with ties
     lengths = torch.randint(1, 301, (11,), generator=drawn)
@@ -18,22 +18,22 @@ def test_nothing_depends_on_the_size_of_batches(size):
     document = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 6])
 
     def run(step):
-        state = LayerState.begun(torch.full((150,), 2.0), length=300, k=5)
+        state = LayerState.begun(x[:2, : lengths[:2].max()], lengths[:2], length=300, k=5)
         for at in range(0, 11, step):
             rows = slice(at, at + step)
             width = int(lengths[rows].max())  # a batch is as wide as its longest row
             state.add(x[rows, :width], lengths[rows], at, document[rows])
         return state
 
-    one, other = run(2), run(size)
+    one = run(2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    other = run(size)
     assert one.sums.powers.equal(other.sums.powers)
     assert one.sums.by_span.equal(other.sums.by_span)
     assert one.sums.first.equal(other.sums.first)
     assert one.counts.equal(other.counts)
     for end in ("top", "bottom"):
-        for here, there in zip(
-            getattr(one, end).ranked(), getattr(other, end).ranked(), strict=True
-        ):
+        for here, there in zip(getattr(one, end), getattr(other, end), strict=True):
             assert here.equal(there)
 
 

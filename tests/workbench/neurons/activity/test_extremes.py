@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workbench import neurons
-from workbench.neurons.streaming import LayerState
+from workbench.neurons.states import LayerState
 
 
 @pytest.mark.parametrize("apart", ["documents", "rows"])
@@ -38,18 +38,18 @@ def test_zeros_of_either_sign_are_ties_and_places_are_found_in_any_precision(dty
     x = torch.full((2, 40, 2), -1.0)
     x[0, 20, 0], x[0, 35, 0], x[1, 3, 0] = -0.0, 0.0, 0.0
     x[0, 37, 1], x[1, 39, 1] = 1 / 3, 2 / 3
-    state = LayerState.begun(torch.ones(2), length=40, k=2)
+    state = LayerState.begun(x.to(dtype), torch.tensor([40, 40]), length=40, k=2)
     state.add(x.to(dtype), torch.tensor([40, 40]), 0, torch.arange(2))
-    value, row, position = state.top.ranked()
+    value, row, position = state.top
     assert row.tolist() == [[0, 1], [1, 0]]
     assert position.tolist() == [[20, 3], [39, 37]]
     assert value[1].tolist() == [float(torch.tensor(n).to(dtype).float()) for n in (2 / 3, 1 / 3)]
     assert value[0].tolist() == [0, 0]
-    assert state.bottom.ranked().position.tolist() == [[1, 1], [1, 1]]
+    assert state.bottom.position.tolist() == [[1, 1], [1, 1]]
 
 
 def test_a_corpus_with_more_tokens_than_can_be_told_apart_is_refused():
-    state = LayerState.begun(torch.ones(1), length=2**20, k=1)
+    state = LayerState.begun(torch.ones(1, 3, 1), torch.tensor([3]), length=2**20, k=1)
     with pytest.raises(OverflowError, match="4,294,967,295 tokens"):
         state.add(torch.zeros(1, 3, 1), torch.tensor([3]), 2**12, torch.tensor([0]))
 
@@ -59,23 +59,23 @@ def test_ties_go_to_the_earlier_token_and_a_document_counts_once():
     x[0, 1], x[0, 3], x[1, 2], x[2, 1], x[3, 2], x[4, 3] = 2, 2, 2, 1, 2, 3
     document = torch.tensor([0, 0, 1, 2, 2])
     for batch in (1, 2, 5):
-        state = LayerState.begun(torch.tensor([3.0]), length=4, k=4)
+        state = LayerState.begun(x, torch.full((5,), 4), length=4, k=4)
         for at in range(0, 5, batch):
             part = x[at : at + batch]
             lengths = torch.full((len(part),), 4)
             state.add(part, lengths, at, document[at : at + batch])
-        assert state.top.ranked().value.tolist() == [[3, 2, 1, -math.inf]]
-        assert state.top.ranked().row.tolist() == [[4, 0, 2, -1]]
-        assert state.top.ranked().position.tolist() == [[3, 1, 1, -1]]
+        assert state.top.value.tolist() == [[3, 2, 1, -math.inf]]
+        assert state.top.row.tolist() == [[4, 0, 2, -1]]
+        assert state.top.position.tolist() == [[3, 1, 1, -1]]
 
 
 def test_a_neuron_with_many_repeats_of_few_documents_keeps_empty_places():
     x = torch.arange(24.0).reshape(6, 4, 1)
-    state = LayerState.begun(torch.tensor([24.0]), length=4, k=3)
+    state = LayerState.begun(x, torch.full((6,), 4), length=4, k=3)
     state.add(x, torch.full((6,), 4), 0, torch.zeros(6, dtype=torch.long))
-    assert state.top.ranked().value.tolist() == [[23.0, -math.inf, -math.inf]]
-    assert state.bottom.ranked().row.tolist() == [[0, -1, -1]]
-    assert state.bottom.ranked().position.tolist() == [[1, -1, -1]]
+    assert state.top.value.tolist() == [[23.0, -math.inf, -math.inf]]
+    assert state.bottom.row.tolist() == [[0, -1, -1]]
+    assert state.bottom.position.tolist() == [[1, -1, -1]]
 
 
 def test_examples_are_shown_in_their_context(small, corpus, seen):

@@ -5,14 +5,15 @@ import dataclasses
 import torch
 
 from workbench import neurons
-from workbench.neurons.streaming import LayerState
+from workbench.neurons.states import LayerState
 
 
 def of_layer(seen, x):
     """`seen` with every layer as if `x` had flowed by, all else as it is."""
-    state = LayerState.begun(x[:8, 1:].abs().amax((0, 1)), length=x.shape[1], k=4)
-    state.add(x, torch.full((len(x),), x.shape[1]), 0, torch.arange(len(x)))
-    top, bottom = state.top.ranked(), state.bottom.ranked()
+    lengths = torch.full((len(x),), x.shape[1])
+    state = LayerState.begun(x[:8], lengths[:8], length=x.shape[1], k=4)
+    state.add(x, lengths, 0, torch.arange(len(x)))
+    top, bottom = state.top, state.bottom
     layers = len(seen.mean)
     return dataclasses.replace(
         seen, histogram=state.counts.expand(layers, -1, -1), reach=state.reach.expand(layers, -1),
