@@ -1,14 +1,15 @@
 """What kind of head is each of a model's heads?
 
 Question   Which heads look at the token before, find what followed an earlier saying (induction),
-           rest on the first token, copy what they attend to or argue against it, move names, or
-           keep names from being moved?
+           rest on the first token or another place, copy what they attend to or argue against
+           it, move names, or keep names from being moved?
 Method     Score every head for every type: attention on random tokens that are said twice and on
            the task's own prompts; what it says of single tokens; on "When Mary and John ...,
            John gave it to", what it moves from the names to the last token.
 Compare    Each score with its null: the same attention shuffled within its rows, other tokens of
            the same output, the head's values rotated before they are written, or sign flips over
-           prompts. p-values are corrected for testing every head.
+           prompts; where heads attend also with the furthest head of each of 19 copies of the
+           model with its weights redrawn. p-values are corrected for testing every head.
 Read       effect: the score beyond its null. A head is named when corrected p ≤ 0.05 and the
            effect is at least the type's threshold, so that with many prompts a tiny effect is not
            named. A head may be of several types, or of none.

@@ -1,14 +1,19 @@
 """Shapley values: what each player brings, mean over all orders in which they could come.
 
-Knows no model. A coalition is a set of players; its worth is one number for each prompt.
+Shapley 1953; from a sample of orders, each with its reverse, as in Castro et al. 2009 and Mitchell
+et al. 2022. Knows no model. A coalition is a set of players; its worth is one number for each
+prompt.
 """
 
 from collections.abc import Iterable, Mapping
 from math import comb
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from workbench import statistics
 
 Coalition = frozenset[int]
 """Players, counted from zero, that are there."""
@@ -81,3 +86,35 @@ def contributions(
     found = torch.empty_like(steps)
     found[torch.tensor(order)] = steps
     return found
+
+
+class Sampled(NamedTuple):
+    """Shares by some of all orders, and what other orders might have made of their mean."""
+
+    shares: Float[Tensor, "player batch"]
+    error: Float[Tensor, " player"]  # standard error
+    low: Float[Tensor, " player"]
+    high: Float[Tensor, " player"]
+    p: Float[Tensor, " player"]  # that the share is zero, corrected for all players
+
+
+def sampled_values(
+    worth: Mapping[Coalition, Float[Tensor, " batch"]],
+    several: list[list[int]],
+    *,
+    seed: statistics.Randomness = 0,
+) -> Sampled:
+    """The values by these orders, of which each second one is the reverse of the one before it.
+
+    The bounds are `statistics.ranged_mean`'s over pairs of orders. A player may bring much in few
+    orders, in none of those drawn: they hold while no coalition is worth more, or less, than those
+    in `worth`, so that no step is larger than from the least of them to the most.
+    """
+    each = torch.stack([contributions(worth, order) for order in several])
+    pairs = (each[0::2] + each[1::2]).mean(dim=-1) / 2
+    means = [float(one.double().mean()) for one in worth.values()]
+    reach = max(means) - min(means)
+    found = statistics.ranged_mean(pairs.T, least=-reach, most=reach, seed=seed)
+    error = pairs.std(dim=0) / len(pairs) ** 0.5
+    p = (found.p * pairs.shape[1]).clamp(max=1.0)
+    return Sampled(each.mean(dim=0), error, found.low, found.high, p)

@@ -1,4 +1,10 @@
-"""Which heads are worth keeping, when every head that stays open has a price?"""
+"""Which heads are worth keeping, when every head that stays open has a price?
+
+Each head's z is multiplied by a hard-concrete gate (Louizos et al. 2018), and what is learned is
+the least of: minus the metric, plus the price times the sum over heads of P(gate != 0) (Voita et
+al. 2019). Unlike theirs the weights stay frozen, a gate that is shut lets in what the ablation
+writes, and the metric is the task's, not the loss on the text the model was made for.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from hooks import HookedModel
@@ -28,9 +27,11 @@ class ShapleyValues(Importance):
     A head's share is what it adds to the heads that are there already, mean over the orders in
     which the players could come; all other heads of the model stay as they are. The shares sum to
     `total`, so that heads that stand in for each other have theirs although each alone costs
-    nothing. Where orders were sampled, the bounds are widened by `error`, the standard error of
-    that. `p` is corrected for all players, and the larger of two: sign flips over prompts, and a
-    t-test over pairs of orders. NaN: no player.
+    nothing. Where orders were sampled, the bounds are widened by what others might have shown, and
+    `error` is the standard error of that: a head that counts in few orders may count in none of
+    those drawn, so that few orders say little (`games.sampled_values`). `p` is corrected for all
+    players, and the larger of two: sign flips over prompts, and that of other orders. NaN: no
+    player.
     """
 
     value: Float[Tensor, "layer head"] = field(metadata={"means": "share of the metric"})
@@ -170,10 +171,8 @@ def shapley(
     game = _game(model, task, players, metric=metric, ablation=ablation, seed=seed)
     drawn = games.orders(len(game.players), orders, statistics.derive(seed, "shapley orders"))
 
-    def values(worth: dict[games.Coalition, Tensor]) -> tuple[Tensor, Tensor]:
-        each = torch.stack([games.contributions(worth, order) for order in drawn])
-        pairs = (each[0::2] + each[1::2]).mean(dim=-1) / 2
-        return each.mean(dim=0), pairs.std(dim=0) / len(pairs) ** 0.5
+    def values(worth: dict[games.Coalition, Tensor]) -> games.Sampled:
+        return games.sampled_values(worth, drawn, seed=statistics.derive(seed, "shapley bounds"))
 
     return _shared(
         game, games.needed(drawn), values, memory=memory, keep=keep, seed=seed, drawn=orders
@@ -195,8 +194,9 @@ def exact_shapley(
     game = _game(model, task, players, metric=metric, ablation=ablation, seed=seed)
     count = len(game.players)
 
-    def values(worth: dict[games.Coalition, Tensor]) -> tuple[Tensor, Tensor]:
-        return games.exact_values(worth, count), torch.zeros(count)
+    def values(worth: dict[games.Coalition, Tensor]) -> games.Sampled:
+        shares, nothing = games.exact_values(worth, count), torch.zeros(count)
+        return games.Sampled(shares, nothing, shares.mean(dim=1), shares.mean(dim=1), nothing)
 
     return _shared(
         game, games.coalitions(count), values, memory=memory, keep=keep, seed=seed, drawn=0
@@ -225,7 +225,7 @@ def _game(
 def _shared(
     game: _Game,
     some: list[games.Coalition],
-    values: Callable[[dict[games.Coalition, Tensor]], tuple[Tensor, Tensor]],
+    values: Callable[[dict[games.Coalition, Tensor]], games.Sampled],
     *,
     memory: str | int,
     keep: str | Path | None,
@@ -236,7 +236,8 @@ def _shared(
     everyone = frozenset(range(len(game.players)))
     without = [everyone - {player} for player in range(len(game.players))]
     worth, baseline = game.worth(list(dict.fromkeys([*some, *without])), memory, keep, seed)
-    shares, error = values(worth)
+    shared = values(worth)
+    shares = shared.shares
     total = worth[everyone].double() - worth[frozenset()].double()
     size = max(1.0, float(shares.abs().sum(dim=0).max()))
     missed = float((shares.sum(dim=0) - total).abs().max())
@@ -250,16 +251,15 @@ def _shared(
             full[head] = one
         return full
 
-    per_prompt, errors = placed(shares), placed(error)
+    per_prompt = placed(shares)
     mean, low, high, p = bounded(per_prompt, seed=seed)
-    reach = float(stats.t.ppf(0.975, drawn // 2 - 1)) * errors if drawn else errors
     return ShapleyValues(
         value=mean,
-        low=mean - torch.hypot(mean - low, reach),
-        high=mean + torch.hypot(high - mean, reach),
-        p=torch.maximum(p, _p_of_orders(mean, errors, drawn)),
+        low=mean - torch.hypot(mean - low, mean - placed(shared.low)),
+        high=mean + torch.hypot(high - mean, placed(shared.high) - mean),
+        p=torch.maximum(p, placed(shared.p)),
         alone=placed(alone),
-        error=errors,
+        error=placed(shared.error),
         per_prompt=per_prompt,
         total=total.float(),
         baseline=baseline,
@@ -268,15 +268,3 @@ def _shared(
         ablation=game.ablating.source,
         **labels(game.model, game.task, game.metric),
     )
-
-
-def _p_of_orders(
-    value: Float[Tensor, "layer head"], error: Float[Tensor, "layer head"], drawn: int
-) -> Float[Tensor, "layer head"]:
-    """The chance that other orders would give a share beyond zero by luck, times the players."""
-    players = int((~value.isnan()).sum())
-    t = torch.where(value == 0, 0.0, value.abs() / error)  # no error: as far out as can be
-    if not drawn:
-        return torch.where(value.isnan(), torch.nan, 0.0)
-    found = 2 * stats.t.sf(t.double().numpy(), drawn // 2 - 1) * players
-    return torch.from_numpy(found).float().clamp(max=1.0)

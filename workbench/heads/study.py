@@ -1,8 +1,11 @@
 """All that is known about which heads of a model stand in for each other, on one page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from hooks import Prompts
 from workbench import metrics
@@ -14,6 +17,7 @@ from workbench.heads.costs import Costs, costs
 from workbench.heads.curves import PruningCurve, curve
 from workbench.heads.kinds import HeadTypes, types
 from workbench.heads.likeness import HeadSimilarity, similarity
+from workbench.heads.looking import looks
 from workbench.heads.naming import Head, named
 from workbench.heads.orders import keeping
 from workbench.heads.pruning import prune
@@ -46,6 +50,8 @@ class HeadRedundancy(Result):
                  bounds (the smallest share measured where none does)
     costs        what removing these for real leaves of parameters, operations and time; None for
                  an architecture that heads cannot be removed from
+    pattern      what the heads that are named here attend to in the first prompt, to be looked at;
+                 `shown` says which they are
     """
 
     alone: HeadEffects
@@ -60,6 +66,11 @@ class HeadRedundancy(Result):
     goes: list[Head]
     candidates: list[Head]
     reasons: list[str]
+    pattern: Float[Tensor, "shown query key"] = field(
+        metadata={"means": "attention of the heads that are named, in the first prompt"}
+    )
+    shown: list[Head]
+    words: list[str] = field(metadata={"axis": "key"})
     task: str
     task_digest: str
     model: str
@@ -197,10 +208,13 @@ def study_redundancy(
     saved = None
     if surgery.can_cut(model.original_model):
         saved = costs(model, prune(model, goes), batch_sizes=(1,), rounds=3, seed=seed)
+    shown = sorted({*chosen.heads, *takes_over.heads, *kind.shown})
+    seen = looks(model, task.clean[0], shown)
     return HeadRedundancy(
         alone, kind, alike, pairs, clusters, takes_over, repair, found, saved, goes=goes,
-        candidates=chosen.heads, reasons=chosen.reasons, task=task.name, task_digest=task.digest,
-        model=alone.model, model_digest=alone.model_digest,
+        candidates=chosen.heads, reasons=chosen.reasons, **seen._asdict(), shown=shown,
+        task=task.name, task_digest=task.digest, model=alone.model,
+        model_digest=alone.model_digest,
     )  # fmt: skip
 
 

@@ -213,6 +213,13 @@ def _(result: HeadTypes) -> str:
 
 
 @interactive.register
+def _(result: HeadRedundancy) -> str:
+    where = f"{result.task}, its first prompt; the heads that are named on this page"
+    patterns = result.pattern.numpy()
+    return AttentionView(patterns, list(result.shown), list(result.words), where).fragment()
+
+
+@interactive.register
 def _(result: Atlas) -> str:
     return atlas_fragment(result)
 

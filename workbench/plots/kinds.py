@@ -14,7 +14,7 @@ from workbench.plots.style import INK, LINES, new_figure, styled, titled
 
 _COLORS = {
     "previous token": "#1f77b4", "duplicate token": "#7fb8e0", "induction": "#d62728",
-    "first token": "#d5d5d5", "fixed offset": "#8c8c8c",
+    "first token": "#d5d5d5", "fixed offset": "#8c8c8c", "fixed position": "#bcbd22",
     "copying": "#2ca02c", "copy-suppressing": "#8a2be2",
     "positive OV": "#a8dba0", "negative OV": "#cdb3ea",
     "name mover": "#ff9c1a", "negative name mover": "#7a3b00", "S-inhibition": "#e85fb2",

@@ -7,7 +7,8 @@ generator; `derive` makes generators that do not disturb each other.
 
 Bounds    Studentised bootstrap over prompts, or over whole groups (Efron & Tibshirani 1993, ch. 12;
           Davison & Hinkley 1997, ch. 2). Exact binomial bounds for successes (Clopper & Pearson
-          1934; with groups, at the effective sample size: Korn & Graubard 1998).
+          1934; with groups, at the effective sample size: Korn & Graubard 1998). Where values lie
+          in a known range and few may be far out, Gaffke's (2005).
 Tests     Paired sign flips (Fisher 1935), the largest |t| over all cells for the family-wise error
           (Westfall & Young 1993, single step), Benjamini & Hochberg 1995 for the false discoveries.
 """
@@ -21,6 +22,7 @@ from workbench.statistics.permutation import (
 )
 from workbench.statistics.placebo import PlaceboTest, placebo_test
 from workbench.statistics.randomness import Randomness, derive
+from workbench.statistics.ranged import RangedMean, ranged_mean
 from workbench.statistics.ranks import auroc, rank_correlation
 from workbench.statistics.tables import table
 
@@ -30,6 +32,7 @@ __all__ = [
     "PermutationTest",
     "PlaceboTest",
     "Randomness",
+    "RangedMean",
     "auroc",
     "benjamini_hochberg",
     "bounds",
@@ -39,6 +42,7 @@ __all__ = [
     "permutation_test",
     "placebo_test",
     "proportion",
+    "ranged_mean",
     "rank_correlation",
     "table",
 ]

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from hooks import intervening
 from workbench import corpora, effects, heads, metrics, plots, results, tasks
+from workbench.models import surgery
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,11 @@ def test_parameters_are_counted_before_and_after(study):
     found, model, *_ = study
     before, after = found.costs.parameters.tolist()
     cfg = model.cfg
-    # all four query heads and both key-value heads of one layer, and the norm before them
+    # all four query heads and both key-value heads of one layer
     matrices = 2 * 4 * cfg.d_head * cfg.d_model + 2 * 2 * cfg.d_head * cfg.d_model
-    assert before - after == matrices + cfg.d_model - cfg.d_model  # its mean is a new bias
+    assert before - after == matrices  # the norm before them goes, their mean comes as a bias
+    without_means = surgery.parameters(heads.prune(model, found.removed))
+    assert before - without_means == matrices + cfg.d_model
 
 
 def test_where_nothing_is_cheap_enough_the_smallest_share_goes_and_it_is_said(study):

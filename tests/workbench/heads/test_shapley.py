@@ -88,6 +88,52 @@ def test_an_order_and_its_reverse_are_exact_where_only_pairs_interact():
     assert_close(mean, games.exact_values(worth, 5), rtol=0, atol=1e-5)
 
 
+GAMES = {
+    # Eight where player 0 is there and any other: each of those counts in one order of twenty.
+    "redundant": lambda some: 8.0 * (0 in some and len(some) > 1),
+    "rare": lambda some: len(some) - 5.0 * (some == {0, 1}),
+    "majority": lambda some: 8.0 * (len(some) > 2),
+}
+
+
+def sampled(game: str, count: int, draws: int):
+    """The exact values of five players, and what several samples of orders say of them."""
+    worth = {some: torch.tensor([GAMES[game](some)]) for some in games.coalitions(5)}
+    generator = torch.Generator().manual_seed(0)
+    several = [games.orders(5, count, generator) for _ in range(draws)]
+    seen = [{one: worth[one] for one in games.needed(orders)} for orders in several]
+    found = [games.sampled_values(*pair, seed=0) for pair in zip(seen, several, strict=True)]
+    return games.exact_values(worth, 5)[:, 0], found
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("count", [4, 16])
+def test_the_bounds_of_sampled_shares_cover_the_exact_ones_however_few_the_orders(game, count):
+    exact, found = sampled(game, count, draws=40)
+    held = torch.stack([(one.low <= exact) & (exact <= one.high) for one in found])
+    assert float(held.double().mean(dim=0).min()) >= 0.95
+
+
+def test_a_player_that_none_of_the_orders_drawn_needs_has_bounds_all_the_same():
+    """Of 16 orders, in two fifths of samples, none shows that the player counts."""
+    exact, found = sampled("redundant", 16, draws=40)
+    unseen = [one for one in found if float(one.error[1]) == 0]
+    assert 0.2 <= len(unseen) / len(found) <= 0.65
+    assert float(exact[1]) == pytest.approx(0.4)
+    for one in unseen:
+        assert float(one.shares[1]) == 0 and float(one.p[1]) == 1
+        # of 8 pairs at most so many can have been missed, each worth no more than 8
+        assert float(one.high[1]) == pytest.approx(8 * (1 - 0.025 ** (1 / 8)), abs=0.1)
+
+
+def test_more_orders_make_the_bounds_of_shares_narrow():
+    exact, (few,) = sampled("redundant", 16, draws=1)
+    _, (many,) = sampled("redundant", 400, draws=1)
+    assert float((many.high - many.low).max()) < 0.2 * float((few.high - few.low).max())
+    assert bool(((many.low <= exact) & (exact <= many.high)).all())
+    assert float(many.p[0]) < 0.05 < float(few.p[1])
+
+
 def planted(name: str, prompts: int = 4):
     model = models.load(f"planted/{name}")
     return model, tasks.planted(model, prompts=prompts, seed=0), models.planted.truth(model)

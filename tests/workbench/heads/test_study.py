@@ -10,7 +10,7 @@ from workbench import heads, metrics, results, tasks
 def page(loaded):
     model, task, truth = loaded("backup", prompts=12)
     kinds = {"planted": truth.heads}
-    extent = heads.Extent(candidates=2, repaired=4, shares=(0.5,), draws=2)
+    extent = heads.Extent(candidates=2, repaired=99, shares=(0.5,), draws=2)
     return truth, heads.study_redundancy(model, task, kinds=kinds, ablation="zero", extent=extent)
 
 
@@ -20,10 +20,20 @@ def test_a_backup_is_found_by_pairs_clusters_and_repair_and_not_alone(page):
     assert {first, backup} & set(found.alone.significant()) == set()
     assert found.pairs.significant() == [(first, backup)]
     assert set(found.clusters.groups()[0]) == {first, backup}
-    if first in found.repair.heads:
-        at = found.repair.heads.index(first)
-        assert_close(float(found.repair.repair[at]), 8.0, atol=1e-3, rtol=0)
+    assert found.repair.heads == found.candidates
+    at = found.repair.heads.index(first)
+    assert_close(float(found.repair.repair[at]), 8.0, atol=1e-3, rtol=0)
     assert set(truth.heads) <= set(found.candidates)
+
+
+def test_the_curve_of_a_page_compares_four_orders_of_which_one_is_chance(page):
+    _, found = page
+    assert found.curve.orders == [
+        "importance", "one of each cluster", "one of each alike", "random",
+    ]  # fmt: skip
+    assert found.curve.value.shape[1] == 4
+    assert bool((found.curve.low <= found.curve.value).all())
+    assert bool((found.curve.value <= found.curve.high).all())
 
 
 def test_a_page_comes_back_from_disk_with_all_its_parts(page, tmp_path):

@@ -1,16 +1,23 @@
-"""Where heads attend: to the token before, to what was said before, to the first token.
+"""Where heads attend: to the token before, to what was said before, to one place.
 
-Every score is the attention on the type's targets, meaned over the queries that have one. Its
-null is the same attention with each row shuffled over the tokens it might have gone to, in
-closed form: all earlier tokens and its own, but for the first token, which is a type apart.
+Every score is the attention on the type's targets, meaned over the queries that have one, as in
+Wang et al. 2022 (previous and duplicate tokens) and Olsson et al. 2022 (induction: their prefix
+matching, with the token after every earlier saying a target, not after the last one alone).
+"First token" is the attention sink of Xiao et al. 2023. Heads of one offset or one position are
+the positional heads of Voita et al. 2019, who count how often the largest weight is there (90 %
+make a head positional) where the weight itself is meaned here; their offsets are -1 and +1.
+
+The null is the same attention with each row shuffled over the tokens it might have gone to, in
+closed form: all earlier tokens and its own, but for the first token, which is a type apart. None
+of the papers has one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import HookedModel, Prompts, capture_batches, sites
@@ -18,22 +25,30 @@ from workbench.heads.kinds.measured import Measured, by_prompt, one_sided
 from workbench.heads.naming import Head, every
 
 PREVIOUS, DUPLICATE, INDUCTION = "previous token", "duplicate token", "induction"
-FIRST, OFFSET = "first token", "fixed offset"
-EVERYWHERE = (PREVIOUS, FIRST, OFFSET)
+FIRST, OFFSET, PLACE = "first token", "fixed offset", "fixed position"
+EVERYWHERE = (PREVIOUS, FIRST, OFFSET, PLACE)
 """The types that a head must show on natural prompts too."""
 
 THRESHOLDS: Mapping[str, float] = {
-    PREVIOUS: 0.3, DUPLICATE: 0.3, INDUCTION: 0.3, FIRST: 0.5, OFFSET: 0.3,
+    PREVIOUS: 0.3, DUPLICATE: 0.3, INDUCTION: 0.3, FIRST: 0.5, OFFSET: 0.3, PLACE: 0.3,
 }  # fmt: skip
 """Attention beyond the null from which on a head is spoken of."""
 
+PLAIN = (PREVIOUS, DUPLICATE, INDUCTION, FIRST)
+"""The types that are one relation, the same for every head."""
+
 OFFSETS = (0, 2, 3, 4, 5, 6, 7, 8)
 """How many tokens back "fixed offset" may look; one back is "previous token"."""
+
+PLACES = (1, 2, 3, 4, 5, 6, 7, 8)
+"""Where "fixed position" may look from behind, counted from 0, which is "first token"."""
 
 SHUFFLED = "its attention, each row shuffled over the tokens it might have gone to but the first"
 SPREAD_OUT = "its attention, each row shuffled over all tokens it might have gone to"
 
 Relation = Bool[Tensor, "batch query key"]
+Pair = tuple[Float[Tensor, "head batch"], Float[Tensor, "head batch"]]
+"""Scores and nulls of every head on some prompts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +57,28 @@ class Attention:
 
     score: Float[Tensor, "relation head batch"]
     null: Float[Tensor, "relation head batch"]
+    names: list[str]
     heads: list[Head]
 
-    def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
-        """Scores and nulls of a relation on the prompts that have it."""
-        held = ~self.score[at].isnan().any(dim=0)
-        return self.score[at][:, held], self.null[at][:, held]
+    def of(self, relations: Sequence[str]) -> Pair:
+        """Of each head the relation that is named for it, on the prompts that have them."""
+        rows = torch.tensor([self.names.index(one) for one in relations], dtype=torch.long)
+        score, null = (one[rows, torch.arange(len(rows))] for one in (self.score, self.null))
+        held = ~score.isnan().any(dim=0)
+        return score[:, held], null[:, held]
 
-    def shared(self) -> "Attention":
-        """The same on the prompts that have every relation, so that all can be tested together."""
-        held = ~self.score.isnan().any(dim=0).any(dim=0)
-        return Attention(self.score[..., held], self.null[..., held], self.heads)
+    def held(self, relations: Iterable[str]) -> Bool[Tensor, " batch"]:
+        """Which prompts have all these relations."""
+        rows = [self.names.index(one) for one in relations]
+        return ~self.score[rows].isnan().any(dim=0).any(dim=0)
+
+    def on(self, prompts: Bool[Tensor, " batch"]) -> "Attention":
+        """The same on some of the prompts."""
+        return Attention(self.score[..., prompts], self.null[..., prompts], self.names, self.heads)
+
+
+Chosen = Mapping[str, Sequence[str]]
+"""For each type that is one of several relations, the relation of every head."""
 
 
 def relations(prompts: Prompts) -> dict[str, Relation]:
@@ -68,8 +94,9 @@ def relations(prompts: Prompts) -> dict[str, Relation]:
         PREVIOUS: (back == 1).expand_as(same),
         DUPLICATE: before,
         INDUCTION: follows & (back >= 0),
-        FIRST: (at[None] == 0).expand_as(same) & (back > 0),
+        FIRST: ((at[None] == 0) & (back > 0)).expand_as(same),
         **{_offset(one): (back == one).expand_as(same) for one in OFFSETS},
+        **{_place(one): ((at[None] == one) & (back > 0)).expand_as(same) for one in PLACES},
     }
     real = prompts.mask.bool()
     real = real[:, :, None] & real[:, None]
@@ -91,29 +118,36 @@ def attention(
         _check_causal(patterns, seen.prompts, model)
         scores.append(torch.cat([_under(score, one) for one in patterns], dim=1).cpu())
         nulls.append(torch.cat([_under(null, one) for one in patterns], dim=1).cpu())
-    return Attention(torch.cat(scores, dim=2), torch.cat(nulls, dim=2), every(model))
+    return Attention(torch.cat(scores, dim=2), torch.cat(nulls, dim=2), names, every(model))
 
 
-def best_offset(found: Attention) -> Int[Tensor, " head"]:
-    """For each head the index, in `OFFSETS`, of where it looks most."""
-    return (found.score - found.null).nanmean(dim=2).argmax(dim=0)
+def options(shortest: int) -> dict[str, dict[str, int]]:
+    """What types choose from in prompts of at least so many tokens: relation -> how far, where."""
+    return {
+        OFFSET: {_offset(one): one for one in OFFSETS if one + 2 < shortest},
+        PLACE: {_place(one): one for one in PLACES if one + 2 < shortest},
+    }
 
 
-def at_offset(found: Attention, chosen: Int[Tensor, " head"]) -> tuple[Tensor, Tensor]:
-    """Scores and nulls, (head, batch), of every head at its own offset."""
-    row = torch.arange(len(chosen))
-    held = ~found.score[chosen, row].isnan().any(dim=0)
-    return found.score[chosen, row][:, held], found.null[chosen, row][:, held]
+def best(found: Attention, among: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """For each type the relation, of those it chooses from, where each head looks most."""
+    effect = (found.score - found.null).nanmean(dim=2)
+    chosen = {}
+    for type, some in among.items():
+        names = list(some)
+        most = effect[[found.names.index(one) for one in names]].argmax(dim=0)
+        chosen[type] = [names[at] for at in most.tolist()]
+    return chosen
 
 
-def offset_names(shortest: int) -> Iterator[str]:
-    """The relations that "fixed offset" chooses from, in prompts of at least so many tokens."""
-    return (_offset(one) for one in OFFSETS if one + 2 < shortest)
+def by_type(found: Attention, chosen: Chosen) -> dict[str, Pair]:
+    """Score and null of every type of attention, on the prompts that have its targets."""
+    width = len(found.heads)
+    plain = {name: [name] * width for name in PLAIN}
+    return {name: found.of(one) for name, one in {**plain, **chosen}.items()}
 
 
-def judged(
-    named: Mapping[str, tuple[Tensor, Tensor]], *, seed: int, together: bool
-) -> list[Measured]:
+def judged(named: Mapping[str, Pair], *, seed: int, together: bool) -> list[Measured]:
     """Every type's heads with bounds and p: corrected for all heads, and types where `together`."""
     tests = {name: by_prompt(*pair, seed=seed) for name, pair in named.items()}
     if together:
@@ -132,6 +166,10 @@ def judged(
 
 def _offset(back: int) -> str:
     return f"{back} back"
+
+
+def _place(at: int) -> str:
+    return f"at {at}"
 
 
 def _weights(relation: Relation, prompts: Prompts, name: str) -> tuple[Tensor, Tensor]:

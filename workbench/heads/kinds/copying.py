@@ -1,8 +1,15 @@
 """Which heads say the token that they attend to, and which argue against it.
 
-Two views of the circuit from a token through a head's values and outputs (OV) to the logits:
-of every token its own logit (Wang et al. 2022), and the eigenvalues of the whole (Elhage et al.
-2021).
+Two views of the circuit from a token through a head's values and outputs (OV) to the logits, for
+a head that attends to that token alone:
+
+copying           how often a token's own logit is among the five most raised, read off its
+                  embedding and what the first MLP adds: the copy score of Wang et al. 2022, who ask
+                  it of names, here asked of any words
+copy-suppressing  how often it is among the five most lowered (McDougall et al. 2023, the ten most)
+positive OV       the sum of the circuit's eigenvalues over the sum of their sizes (Elhage et al.
+                  2021), here over a sample of tokens, both sides less their mean; negative OV:
+                  the same below zero
 """
 
 from typing import Any

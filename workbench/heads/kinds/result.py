@@ -15,14 +15,16 @@ from workbench.results import Result
 class HeadTypes(Result):
     """How far each head's score of each type is beyond chance. Positive: more of that type.
 
-    `effect` is the score less what `nulls` says, in the type's own unit. `p` is corrected for
-    testing every head (and, for types of attention, every such type): that a head looks where it
-    does by more than shuffled rows do is true of many heads with random weights too, whose effect
-    is small. So a head is of a type when p is at most `level` and the effect at least the type's
-    `threshold`; where it looks back by itself (previous token, first token, fixed offset) also on
-    the natural prompts. NaN: could not be measured here, `left_out` says why; in all types: a
-    head that was removed from the model. `pattern` is what the strongest heads of each type
-    attend to in the task's first prompt, to be looked at.
+    `effect` is the score less its null, in the type's own unit. `p` is corrected for testing every
+    head (and, for types of attention, every such type). Of attention it is the larger of two:
+    sign flips over prompts of the effect beyond shuffled rows, and (1 + copies of which any head
+    goes as far) / (1 + copies) for copies of the model with its weights redrawn, which never
+    falls below `level`; `redrawn` is how far the best head of all of them goes. A head is of a
+    type when p is at most `level` and the effect at least the type's `threshold`; where it looks
+    back by itself (previous token, first token, fixed offset or position) also on the natural
+    prompts. NaN: could not be measured here, `left_out` says why; in all types: a head that was
+    removed from the model. `pattern` is what the strongest heads of each type attend to in the
+    task's first prompt, to be looked at.
     """
 
     effect: Float[Tensor, "type layer head"] = field(metadata={"means": "score beyond chance"})
@@ -40,7 +42,13 @@ class HeadTypes(Result):
     offset: Int[Tensor, "layer head"] = field(
         metadata={"means": "tokens back, of the type fixed offset"}
     )
+    position: Int[Tensor, "layer head"] = field(
+        metadata={"means": "the position, counted from 0, of the type fixed position"}
+    )
     threshold: Float[Tensor, " type"] = field(metadata={"means": "least effect that is named"})
+    redrawn: Float[Tensor, " type"] = field(
+        metadata={"means": "largest effect of any head of the copies with redrawn weights"}
+    )
     types: list[str] = field(metadata={"axis": "type"})
     measured_in: list[str] = field(metadata={"axis": "type"})
     nulls: list[str] = field(metadata={"axis": "type"})

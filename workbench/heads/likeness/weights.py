@@ -1,7 +1,10 @@
 """Do heads read from, and write to, the same directions? The projection kernel of subspaces.
 
-||U^T V||^2 of two orthonormal bases: d_head for the same space, 0 for orthogonal ones, and
-r s / d_model on average for random spaces of ranks r and s.
+||U^T V||^2 (Frobenius) of two orthonormal bases, the sum of squared cosines of the principal
+angles between what they span (Hamm & Lee 2008): d_head for the same space, 0 for orthogonal ones,
+and r s / d_model on average for random spaces of ranks r and s. The spaces are the columns of
+W_O^T (what a head writes), W_V, W_Q and W_K (what it reads) one by one, not of the products W_OV
+and W_QK of Elhage et al. 2021, which have the same columns where these have full rank.
 """
 
 import math

@@ -17,6 +17,7 @@ from workbench.models.planted import (
     brackets,
     detectors,
     gates,
+    head_types,
     induction,
     pouring,
     redundancy,
@@ -42,6 +43,7 @@ _WIRED: Mapping[str, _Recipe] = {
 _NATIVE_ONLY: Mapping[str, _Recipe] = {
     "self-repair": redundancy.self_repair,
     "neurons": detectors.detectors,
+    "head-types": head_types.head_types,
     "induction-pair-gqa": partial(induction.pair, sharing=2),
     "duplicate-gqa": partial(redundancy.duplicate, sharing=2),
 }
