@@ -6,8 +6,10 @@ Method     A concept activation vector (a linear classifier of pleasant against 
            every layer, and the derivative of log p(happy) - log p(sad) along it, in prompts about
            people of whom nothing pleasant or unpleasant is said (TCAV, Kim et al. 2018).
 Compare    Concepts made of random plain sentences, told from others in the same way.
-Read       Positive and outside of the random ones (filled): more of the concept would make "happy"
-           likelier. The share of prompts in which that is so is the TCAV score.
+Read       Positive and filled: more of the concept would make "happy" likelier, and none of the
+           random ones does so in any layer as often as chance allows. Outside of the band, but
+           not filled: some layer of thirty is, by chance. The TCAV score is the share of prompts
+           in which the derivative is positive.
 Caveat     A derivative says what a small step would do, from where the prompts are; steer along
            the direction before believing in large ones. The t-test over runs of the original
            paper is kept beside it, but it calls random concepts significant too.
@@ -16,9 +18,9 @@ Caveat     A derivative says what a small step would do, from where the prompts 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from workbench import metrics, models, probes, runs, tasks
-from workbench.tasks.feelings import Feeling
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Config:
     """The run that is reported; every field can be overridden on the command line."""
 
     model: str = "smollm2-135m"
-    feeling: Feeling = "pleasant"
+    feeling: Literal["pleasant", "unpleasant"] = "pleasant"
     examples: int = 40
     prompts: int = 24
     random_concepts: int = 199
@@ -46,7 +48,7 @@ def run(config: Config) -> probes.Tcav:
     plain = tasks.feeling_sentences("neutral", count=4 * count, seed=seed)
     return probes.tcav(
         model, task, models.prompts(model, concept), models.prompts(model, plain),
-        metric=metrics.logit_diff, name=f"a {config.feeling} sentence",
+        metric=metrics.logit_diff, name=f"{config.feeling} sentences",
         random_concepts=config.random_concepts, seed=config.seed,
     )  # fmt: skip
 

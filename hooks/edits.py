@@ -232,7 +232,7 @@ def _of_rows(source: Tensor, window: Window) -> Tensor:
 
 def _cut(source: Tensor, size: int, window: Window, axis: int) -> Tensor:
     """The part of `source` that this window covers; behind its end, its last row again."""
-    if window.start == 0 or axis >= source.ndim:
+    if (window.start == 0 and not window.cut) or axis >= source.ndim:
         return source
     length = source.shape[axis]
     at = torch.arange(window.start, window.start + size, device=source.device)

@@ -30,6 +30,7 @@ class Window:
     start: int = 0  # the absolute position of the first row; above 0 when a cache holds the rest
     rows: Int[Tensor, " batch"] | None = None  # which prompts these are; None is all of them
     heads: tuple[int, ...] | None = None  # their numbers, where some were removed from the model
+    cut: bool = False  # whether positions behind the last row are left out
 
     @property
     def pos_axis(self) -> int:
@@ -44,9 +45,10 @@ class Window:
         *,
         start: int = 0,
         rows: Int[Tensor, " batch"] | None = None,
+        cut: bool = False,
     ) -> "Window":
         """The window of what flows through `site`."""
-        return cls(site.axes, start, rows, heads.numbers(model, site))
+        return cls(site.axes, start, rows, heads.numbers(model, site), cut)
 
     @classmethod
     def of(cls, activation: Tensor) -> "Window":

@@ -212,10 +212,44 @@ def by_start(works: Sequence[Work]) -> list[tuple[int, list[Work]]]:
     parts: list[tuple[int, Work]] = []
     for work in works:
         for start in work.start.unique().tolist():
-            chosen = work.start == start
-            part = Work(
-                work.cell, work.steps, work.rows[chosen], work.entry[chosen], work.start[chosen]
-            )
-            parts.append((start, part))
+            parts.append((start, _part(work, work.start == start)))
     parts.sort(key=lambda part: part[0])
     return [(start, [w for _, w in group]) for start, group in groupby(parts, key=lambda p: p[0])]
+
+
+def by_length(
+    works: Sequence[Work], lengths: Int[Tensor, " batch"], *, start: int, least: int
+) -> list[tuple[int, list[Work]]]:
+    """The works split by how long their prompts are, each part with where its longest one ends.
+
+    So that little padding is run. Parts have at least `least` tokens from `start` on, if need be
+    of prompts that are not as long: many small calls would cost more than padding does.
+    """
+    sizes, counts = torch.cat([lengths[work.rows] for work in works]).unique(return_counts=True)
+    parts: list[tuple[int, int]] = []  # the shortest and the longest
+    tokens, longest = 0, 0
+    for size, count in reversed(list(zip(sizes.tolist(), counts.tolist(), strict=True))):
+        longest = longest or size
+        tokens += count * (longest - start)
+        if tokens >= least:
+            parts.append((size, longest))
+            tokens, longest = 0, 0
+    if longest:
+        parts[-1:] = [(int(sizes[0]), parts[-1][1] if parts else longest)]
+    return [(high, _within(works, lengths, low, high)) for low, high in parts]
+
+
+def _within(
+    works: Sequence[Work], lengths: Int[Tensor, " batch"], low: int, high: int
+) -> list[Work]:
+    found = []
+    for work in works:
+        size = lengths[work.rows]
+        chosen = (low <= size) & (size <= high)
+        if bool(chosen.any()):
+            found.append(_part(work, chosen))
+    return found
+
+
+def _part(work: Work, chosen: Bool[Tensor, " row"]) -> Work:
+    return Work(work.cell, work.steps, work.rows[chosen], work.entry[chosen], work.start[chosen])

@@ -44,7 +44,10 @@ class Plan:
 
     @property
     def block_tokens(self) -> int:
-        """Tokens to send through a block, over all blocks and cells."""
+        """Tokens to send through a block, over all blocks and cells.
+
+        With the padding of shorter prompts, of which less is run.
+        """
         return self.tokens_of(range(len(self.cells)))
 
     def tokens_of(self, cells: Iterable[int]) -> int:

@@ -80,11 +80,13 @@ class Recording:
     ) -> Float[Tensor, "row pos d_model"]:
         """The output of one block for the prompts `rows` from position `start` on.
 
-        Attention looks at the recorded keys and values of earlier positions and at its own; or
-        at what is `held`, which has all of them.
+        `hidden` may end before the prompts do, where only padding is left. Attention looks at the
+        recorded keys and values of earlier positions and at its own; or at what is `held`, which
+        has all of them.
         """
         args, kwargs = self.calls[layer]
-        cut = partial(self._cut, rows=rows, start=start, size=hidden.shape[1])
+        keys = start + hidden.shape[1] if held is None else held[0].shape[2]
+        cut = partial(self._cut, rows=rows, start=start, size=hidden.shape[1], keys=keys)
         args = tuple(cut(one) for one in args)
         kwargs = {name: cut(one) for name, one in kwargs.items()}
         if self.tape is not None:
@@ -115,10 +117,13 @@ class Recording:
             self.tape.holding = False
         raise RuntimeError(f"block {layer} ran without its cache of keys and values")
 
-    def _cut(self, value: Any, *, rows: Int[Tensor, " row"], start: int, size: int) -> Any:
+    def _cut(
+        self, value: Any, *, rows: Int[Tensor, " row"], start: int, size: int, keys: int
+    ) -> Any:
         """An argument of a block for some prompts and positions, by its rank alone."""
         if isinstance(value, tuple | list):
-            return type(value)(self._cut(one, rows=rows, start=start, size=size) for one in value)
+            cut = partial(self._cut, rows=rows, start=start, size=size, keys=keys)
+            return type(value)(cut(one) for one in value)
         if not isinstance(value, Tensor) or value.ndim == 0:
             return value
         batch, length = self.prompts.tokens.shape
@@ -126,6 +131,8 @@ class Recording:
         axis = {1: 0, 2: 1, 3: 1, 4: 2}[value.ndim]
         if size < length and value.shape[axis] == length:
             value = value.narrow(axis, start, size)
+        if value.ndim == 4 and keys < length == value.shape[3]:
+            value = value.narrow(3, 0, keys)
         if value.ndim > 1 and value.shape[0] == batch > 1:
             value = value[rows]
         return value

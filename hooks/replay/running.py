@@ -9,13 +9,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks.replay import checking
-from hooks.replay.cells import Work, by_start
+from hooks.replay.cells import Work, by_length, by_start
 from hooks.replay.memory import blocks
 from hooks.replay.planning import Plan
 from hooks.replay.recording import ROUNDING
 from hooks.replay.wave import Wave
 
 Done = TypeVar("Done")
+
+_WORTH = 4  # calls' worth of tokens that are worth a walk of their own, without padding
 
 Reduce = Callable[[Tensor, Tensor], Tensor]
 """From the prompts' numbers and their logits, (row, pos, column), to numbers: (row, value)."""
@@ -97,12 +99,25 @@ def _is_shortage(error: BaseException) -> bool:
     return "allocate memory" in str(error) or "not enough memory" in str(error)
 
 
+def _waves(plan: Plan, works: Sequence[Work]) -> Iterator[Wave]:
+    """The rows that run together: from one position on, and of prompts about as long."""
+    # What writes attention itself, (query, key), needs all keys.
+    looks = any("query" in step.site.axes for work in works for step in work.steps)
+    cut = plan.reads.rows == "last" and plan.savings.positions and not looks
+    for start, group in by_start(works):
+        if not cut:
+            yield Wave.of(plan, start, group)
+            continue
+        least, lengths = _WORTH * plan.tokens_at_once, plan.recording.prompts.lengths
+        for end, some in by_length(group, lengths, start=start, least=least):
+            yield Wave.of(plan, start, some, end=end)
+
+
 def _run(plan: Plan, batch: Sequence[int], reduce: Reduce, trail: Trail) -> Iterator[Answers]:
     works: list[Work] = [plan.works[cell] for cell in batch if cell in plan.works]
     pairs = [pair for pair in plan.checked if pair[0] in batch]
     known = dict(zip(pairs, checking.expected(plan, pairs), strict=True)) if pairs else {}
-    for start, group in by_start(works):
-        wave = Wave.of(plan, start, group)
+    for wave in _waves(plan, works):
         for cells, rows, logits in wave.run(trail.advance):
             for pair, logits_in_full in known.items():
                 at = ((cells == pair[0]) & (rows == pair[1])).nonzero()[:, 0]

@@ -34,28 +34,30 @@ class _Span:
 
 @dataclass(frozen=True, eq=False)
 class Wave:
-    """A row for each prompt that a cell changes, all from position `start` on.
+    """A row for each prompt that a cell changes, all from position `start` up to `end`.
 
     The rows are in the order in which they enter, so those on their way are always the first.
     """
 
     plan: Plan
     start: int
+    end: int  # behind it there is only padding, or it is where the prompts end
     works: Sequence[Work]
     owner: Int[Tensor, " row"]  # which of `works` a row belongs to
     prompt: Int[Tensor, " row"]
     entry: Int[Tensor, " row"]
 
     @classmethod
-    def of(cls, plan: Plan, start: int, works: Sequence[Work]) -> "Wave":
-        """The rows of `works`, which all start at the same position."""
+    def of(cls, plan: Plan, start: int, works: Sequence[Work], *, end: int | None = None) -> "Wave":
+        """The rows of `works`, which start at the same position; their prompts end by `end`."""
         device = plan.recording.resid[0].device
         none = [torch.zeros(0, dtype=torch.long, device=device)]
         owner = [torch.full_like(work.rows, index) for index, work in enumerate(works)]
         entry = torch.cat([work.entry for work in works] or none)
         order = entry.argsort(stable=True)
         prompt = torch.cat([work.rows for work in works] or none)
-        return cls(plan, start, works, torch.cat(owner or none)[order], prompt[order], entry[order])
+        owners, end = torch.cat(owner or none)[order], end or plan.recording.resid[0].shape[1]
+        return cls(plan, start, end, works, owners, prompt[order], entry[order])
 
     def run(
         self, advance: Callable[[int], object]
@@ -80,8 +82,8 @@ class Wave:
     ) -> tuple[Tensor, int]:
         """The state behind the last block, and how many of its rows entered."""
         recording = self.plan.recording
-        layers, (_, length, width) = len(recording.calls), recording.resid[0].shape
-        state = recording.resid[0].new_empty(len(self.owner), length - self.start, width)
+        layers, width = len(recording.calls), recording.resid[0].shape[-1]
+        state = recording.resid[0].new_empty(len(self.owner), self.end - self.start, width)
         ends = torch.searchsorted(
             self.entry.contiguous(), torch.arange(layers + 1).to(self.entry), right=True
         )
@@ -89,7 +91,8 @@ class Wave:
         for index, end in enumerate(ends.tolist()):
             if watch is not None and index > watch.last:
                 break
-            state[live:end] = recording.resid[index][self.prompt[live:end], self.start :]
+            entering = self.prompt[live:end], slice(self.start, self.end)
+            state[live:end] = recording.resid[index][entering]
             live = end
             self._edit_between(state, index, live)
             if index < layers and live:
@@ -139,27 +142,33 @@ class Wave:
                 continue
             rows = rows[self.owner[rows].argsort(stable=True)] if steps else rows
             for part in self._parts(rows):
-                hidden = state[part]
+                place = _consecutive(part)
+                hidden = state[place]
                 hooks = self._hooks(part, steps, hidden, start=self.start)
                 if watch is not None:
                     cells = self._cell()[part]
                     hooks += watch.hooks(layer, cells, self.prompt[part], self.start)
                 with suppress(EverythingSeen):
-                    state[part] = self.plan.recording.run_block(
+                    state[place] = self.plan.recording.run_block(
                         layer, hidden, rows=self.prompt[part], start=self.start, hooks=hooks
                     )
-                advance(len(part) * state.shape[1])
+                advance(len(hidden) * self._planned)
 
     def _parts(self, rows: Int[Tensor, " row"]) -> Sequence[Int[Tensor, " part"]]:
         """So many rows at a time as a call takes."""
-        length = self.plan.recording.resid[0].shape[1] - self.start
-        return rows.split(max(1, self.plan.tokens_at_once // length)) if len(rows) else []
+        size = max(1, self.plan.tokens_at_once // (self.end - self.start))
+        return rows.split(size) if len(rows) else []
+
+    @property
+    def _planned(self) -> int:
+        """The tokens of a row that the plan counted, padding included."""
+        return self.plan.recording.resid[0].shape[1] - self.start
 
     def _read_alone(self, layer: int, watch: Watch | None) -> bool:
         """Whether of a block's output nothing matters but the one row that is read."""
         recording = self.plan.recording
         last = layer == len(recording.calls) - 1
-        several = recording.resid[0].shape[1] - self.start > 1
+        several = self.end - self.start > 1
         reads = self.plan.reads.rows == "last" and recording.savings.positions
         # A window of the first position alone looks to edits like one of all positions.
         return (
@@ -197,7 +206,7 @@ class Wave:
                     layer, own, rows=prompts[here], start=position, hooks=hooks,
                     held=(keys[here], values[here]),
                 )  # fmt: skip
-            advance(len(part) * state.shape[1])
+            advance(len(part) * self._planned)
 
     def _hooks(
         self,
@@ -250,7 +259,8 @@ class Wave:
         return changed
 
     def _window(self, site: Site, prompts: Int[Tensor, " row"], start: int) -> Window:
-        return Window.at(self.plan.recording.model, site, start=start, rows=prompts)
+        cut = self.end < self.plan.recording.resid[0].shape[1]
+        return Window.at(self.plan.recording.model, site, start=start, rows=prompts, cut=cut)
 
     def _logits(self, state: Tensor, rows: Int[Tensor, " row"]) -> Tensor:
         prompts = self.prompt[rows]
@@ -272,6 +282,14 @@ class Wave:
         if columns is None:
             return tail.logits(resid)
         return tail.columns(resid, columns.to(resid.device)[prompts])
+
+
+def _consecutive(part: Int[Tensor, " row"]) -> slice | Int[Tensor, " row"]:
+    """The same rows, as a slice where they follow each other: it is read without a copy."""
+    first, last = int(part[0]), int(part[-1])
+    if last - first + 1 == len(part) and bool((part.diff() == 1).all()):
+        return slice(first, last + 1)
+    return part
 
 
 def _check_finite(activation: Tensor, site: Site) -> None:

@@ -66,6 +66,7 @@ from workbench.plots.circuits import (
 )
 from workbench.plots.concepts import (
     draw_amnesia,
+    draw_completeness,
     draw_steering,
     draw_tcav,
     draw_transfer,
@@ -110,6 +111,7 @@ from workbench.plots.self_repair import draw_self_repair
 from workbench.plots.style import encoded
 from workbench.probes import (
     Amnesia,
+    Completeness,
     MinimalPairs,
     ProbeStudy,
     RegionSurprisal,
@@ -175,6 +177,7 @@ draw.register(AcdcCircuit, draw_acdc_circuit)
 draw.register(Minimality, draw_minimality)
 draw.register(Amnesia, draw_amnesia)
 draw.register(Use, draw_use)
+draw.register(Completeness, draw_completeness)
 draw.register(Tcav, draw_tcav)
 draw.register(SteeringCurve, draw_steering)
 draw.register(Transfer, draw_transfer)

@@ -1,4 +1,4 @@
-"""Figures of what a model uses: erasure by layer, concepts, steering, transfer, minimal pairs."""
+"""Figures of what a model uses: erasure by layer, concepts, steering, transfer."""
 
 import textwrap
 
@@ -21,7 +21,7 @@ from workbench.plots.style import (
     styled,
     titled,
 )
-from workbench.probes import Amnesia, SteeringCurve, Tcav, Transfer, Use
+from workbench.probes import Amnesia, Completeness, SteeringCurve, Tcav, Transfer, Use
 
 
 def draw_amnesia(result: Amnesia, ax: Axes | None = None) -> Figure:
@@ -98,7 +98,12 @@ def _sensitivity(axes: Axes, result: Tcav) -> None:
     layers = np.array(result.layers)
     band = np.quantile(result.random.numpy(), (0.025, 0.975), axis=1)
     axes.fill_between(
-        layers, *band, color=GREY, alpha=0.35, linewidth=0, label="95 % of random concepts"
+        layers,
+        *band,
+        color=GREY,
+        alpha=0.35,
+        linewidth=0,
+        label="95 % of random concepts, by layer",
     )
     axes.axhline(0, color=INK, linewidth=0.7)
     bounds = (result.low.numpy(), result.high.numpy())
@@ -202,4 +207,30 @@ def draw_use(result: Use, ax: Axes | None = None) -> Figure:
         axes.set(ylabel="how many")
         axes.grid(axis="y", color=LINES, linewidth=0.6)
         axes.legend(loc="best")
+        return titled(axes, title)
+
+
+def draw_completeness(result: Completeness, ax: Axes | None = None) -> Figure:
+    """What each concept contributes, one after the other, up to what all of them leave."""
+    order = result.shapley.argsort(descending=True, stable=True).tolist()
+    parts = result.shapley[order].numpy()
+    ends, count = np.cumsum(parts), len(order)
+    names = [f"{result.concepts[i]}  {part:+.2f}" for i, part in zip(order, parts, strict=True)]
+    colors = [BLUE if part >= 0 else RED for part in parts]
+    title = f"concepts at {result.site}: {result.task}, {result.model}"
+    with styled():
+        axes = ax or new_figure(width=6.4, height=marks.bars_height(count + 1)).subplots()
+        axes.barh(np.arange(count), parts, left=ends - parts, color=colors, height=0.7)
+        axes.barh(count, result.completeness, color=GREY, height=0.7)
+        axes.axvline(0, color=INK, linewidth=0.7)
+        axes.axvline(1, color=INK, linewidth=0.9, linestyle=":")
+        axes.set_yticks(range(count + 1), [*names, f"all of them  {result.completeness:.2f}"])
+        axes.invert_yaxis()
+        axes.grid(axis="x", color=LINES, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(f"share of {marks.words(result.metric)} that is left")
+        axes.set_title(
+            f"0: only the mean gets through ({result.empty:+.2f} {result.unit}), "
+            f"1: everything ({result.whole:+.2f})", fontsize=8,
+        )  # fmt: skip
         return titled(axes, title)

@@ -28,7 +28,14 @@ from workbench.probes.erasure import (
     moments,
     projection,
 )
-from workbench.probes.examples import Examples, examples, features, features_of, from_store
+from workbench.probes.examples import (
+    Examples,
+    Place,
+    examples,
+    features,
+    features_of,
+    from_store,
+)
 from workbench.probes.fitting import Fits, fit, fit_each, held_out_scores
 from workbench.probes.information import (
     Curve,
@@ -46,7 +53,7 @@ from workbench.probes.regions import RegionSurprisal, region_surprisal
 from workbench.probes.report import ProbeStudy
 from workbench.probes.scores import Judgement, accuracy, judge
 from workbench.probes.sparse import SparseProbes, fit_sparse, strongest_neurons
-from workbench.probes.splits import Splits, held_out, inner, k_fold
+from workbench.probes.splits import Splits, held_out, inner, k_fold, repeated_k_fold
 from workbench.probes.steered import steered
 from workbench.probes.steering import SteeringCurve, steer, steering_vector
 from workbench.probes.study import study
@@ -60,7 +67,7 @@ from workbench.probes.trees import (
     tree_distances,
 )
 from workbench.probes.use import Push, Use, text_loss, use
-from workbench.probes.words import word_features
+from workbench.probes.words import Parsed, parsed, word_features
 
 __all__ = [
     "Amnesia",
@@ -79,6 +86,8 @@ __all__ = [
     "Moments",
     "Nested",
     "NetworkProbe",
+    "Parsed",
+    "Place",
     "Placebos",
     "Probe",
     "ProbeStudy",
@@ -133,10 +142,12 @@ __all__ = [
     "nested",
     "one_hot",
     "online_code",
+    "parsed",
     "probe_of",
     "projection",
     "random_directions",
     "region_surprisal",
+    "repeated_k_fold",
     "sentence_logprob",
     "shuffled_labels",
     "steer",

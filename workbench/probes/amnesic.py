@@ -131,6 +131,7 @@ def amnesic(
     stream=stream, positions=positions)`, with groups that no probe may see on both sides. The
     eraser is fitted to all of them and works at `positions` (the last) of the clean prompts.
     """
+    examples.check_one_position("erasing")
     at = task.clean.last if positions is None else positions
     at = torch.full((len(task),), at) if isinstance(at, int) else at
     _check_same(model, task, examples, Site(stream, examples.layers[0]), at)

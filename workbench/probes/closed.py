@@ -14,8 +14,8 @@ from torch import Tensor
 
 from workbench.probes.examples import Examples
 from workbench.probes.fitting import Fits
-from workbench.probes.probe import LinearProbe, check_rows
-from workbench.probes.splits import Splits
+from workbench.probes.probe import LinearProbe, check_classes, check_rows, class_count
+from workbench.probes.splits import Splits, checked
 
 Formula = Literal["ridge", "mass-mean", "whitened mass-mean", "lda"]
 
@@ -40,10 +40,15 @@ class Moments:
     ) -> "Moments":
         """Of some examples, in float64. `classes` is how many there are anywhere; 1 for numbers."""
         check_rows(x, y)
+        if not len(x):
+            raise ValueError("there is no example: moments are of one or more")
         x = x.double()
         if classes == 1:
             target = y.double()[:, None]
         else:
+            if y.is_floating_point():
+                raise ValueError(f"the labels are numbers, not {classes} classes: take classes=1")
+            check_classes(y, classes)
             target = torch.nn.functional.one_hot(y.long(), classes).double()
         return cls(float(len(x)), x.sum(0), x.T @ x, target.sum(0), x.T @ target, classes)
 
@@ -113,6 +118,7 @@ def fit_formula(
     examples: Examples, splits: Splits, *, formula: Formula, l2: Sequence[float] = (1e-3,)
 ) -> Fits:
     """The probe that a formula gives, for every layer, fold and (for ridge) regularisation."""
+    checked(examples, splits)
     strengths = tuple(l2) if formula == "ridge" else (0.0,)
     weight, bias = [], []
     for x in examples.x:
@@ -136,12 +142,13 @@ def fit_ridge(
 ) -> LinearProbe:
     """A ridge regression on numbers (or, of classes, on their indicators)."""
     check_rows(x, y)
-    classes = 1 if y.is_floating_point() else int(y.max()) + 1
+    classes = 1 if y.is_floating_point() else class_count(y)
     return probe_of(Moments.of(x, y, classes=classes), "ridge", l2=l2)
 
 
 def explained(guess: Float[Tensor, " example"], y: Float[Tensor, " example"]) -> float:
     """R squared: 1 is exact, 0 no better than the mean of these very numbers, below: worse."""
+    check_rows(guess, y)
     rest, all_of_it = (y - guess).square().sum(), (y - y.mean()).square().sum()
     if float(all_of_it) == 0:
         raise ValueError("all numbers are equal: there is nothing to explain")

@@ -11,11 +11,12 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from hooks import HookedModel, Prompts, Site, capture, gradients
+from hooks import HookedModel, Prompts, Site, capture, gradients, sites
 from hooks.sites import Stream
 from workbench import statistics
 from workbench.metrics import Metric
 from workbench.probes.erasure import ridge_probe
+from workbench.probes.probe import check_rows
 from workbench.results import Result
 from workbench.statistics.randomness import numpy_generator
 from workbench.tasks import Task, provenance
@@ -75,20 +76,20 @@ class Tcav(Result):
         found = self.significant()
         best = int(self.accuracy.argmax())
         text = (
-            f"{self.concept} is told from other examples at {self.stream} of {self.model} (best "
-            f"at layer {self.layers[best]}: {float(self.accuracy[best]):.2f} held out)."
+            f"Of {self.concept} and other examples {float(self.accuracy[best]):.0%} are told apart "
+            f"at {self.stream} {self.layers[best]} of {self.model}, the best layer (held out)."
         )
         if not found:
             return (
-                f"{text} Moving towards it changes {self.metric} on {self.task} no more than "
-                f"moving towards {self.random.shape[1]} random concepts does, at any layer: "
+                f"{text} Moving towards the concept changes {self.metric} on {self.task} no more "
+                f"than moving towards {self.random.shape[1]} random concepts does, at any layer: "
                 "nothing shows that it is used."
             )
         size = self.sensitivity.abs()
         at = max((self.layers.index(one) for one in found), key=lambda i: float(size[i]))
         return (
-            f"{text} Moving towards it changes {self.metric} on {self.task} more than moving "
-            f"towards {self.random.shape[1]} random concepts at {len(found)} of "
+            f"{text} Moving towards the concept changes {self.metric} on {self.task} more than "
+            f"moving towards {self.random.shape[1]} random concepts at {len(found)} of "
             f"{len(self.layers)} layers (corrected p ≤ {LEVEL}); at layer {self.layers[at]} by "
             f"{float(self.sensitivity[at]):+.3f} {self.unit} for each unit of length "
             f"[{float(self.low[at]):+.3f}, {float(self.high[at]):+.3f}], upwards in "
@@ -125,12 +126,8 @@ def tcav(
     others, told from the rest in the same way, so that it is one more draw of the same kind if the
     concept is one. Classifiers are of least squares with a ridge.
     """
-    if len(others) < 2 * len(concept):
-        raise ValueError(
-            f"{len(others)} other prompts for {len(concept)} of {name}: random concepts need at "
-            "least twice as many"
-        )
-    places = [Site(stream, layer) for layer in range(model.cfg.n_layers)]
+    _check(concept, others, stream, name, random_concepts)
+    places = sites.all(model, stream)
     inside, outside = _last(model, concept, places), _last(model, others, places)
     slopes = _slopes(model, task, places, metric)
     draws = _Draws.of(len(concept), len(others), random_concepts, seed)
@@ -161,12 +158,46 @@ def tcav(
 def concept_direction(
     inside: Float[Tensor, "example d_model"], outside: Float[Tensor, "other d_model"]
 ) -> Float[Tensor, " d_model"]:
-    """A concept activation vector: towards `inside`, of length one."""
-    x = torch.cat([inside, outside])
-    y = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).long()
+    """A concept activation vector: towards `inside`, of length one (Kim et al. 2018)."""
+    check_rows(inside, each="concept example")
+    check_rows(outside, each="other example")
+    if not len(inside) or not len(outside) or inside.shape[1] != outside.shape[1]:
+        raise ValueError(
+            f"{len(inside)} examples of the concept in {inside.shape[1]} dimensions, "
+            f"{len(outside)} others in {outside.shape[1]}: give some of both, of one site"
+        )
+    x, y = _told_apart(inside, outside)
     weight, _ = ridge_probe(x, y, ridge=RIDGE / len(x))
     towards = weight[1] - weight[0]
+    if not bool(towards.norm() > 0):
+        raise ValueError(
+            "nothing tells the concept's examples from the others: take another layer or position"
+        )
     return towards / towards.norm()
+
+
+def _told_apart(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
+    x = torch.cat([inside, outside])
+    return x, (torch.arange(len(x), device=x.device) < len(inside)).long()
+
+
+def _check(concept: Prompts, others: Prompts, stream: Stream, name: str, random: int) -> None:
+    if len(concept) < 2:
+        raise ValueError(f"{len(concept)} prompt of {name}: held-out accuracy needs 2 or more")
+    if len(others) < 2 * len(concept):
+        raise ValueError(
+            f"{len(others)} other prompts for {len(concept)} of {name}: random concepts need at "
+            "least twice as many"
+        )
+    if random < 19:
+        raise ValueError(
+            f"{random} random concepts cannot give a p-value of {LEVEL}: take at least 19"
+        )
+    if Site(stream, 0).axes != ("batch", "pos", "d_model"):
+        raise ValueError(
+            f"{stream} is {' x '.join(Site(stream, 0).axes)}: a concept is a direction of a stream "
+            "that is one vector at each position, such as resid_post"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,8 +250,7 @@ def _layer(
 
 def _accuracy(inside: Tensor, outside: Tensor) -> float:
     """Held out, in five parts."""
-    x = torch.cat([inside, outside])
-    y = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).long()
+    x, y = _told_apart(inside, outside)
     part = torch.cat([torch.arange(len(inside)), torch.arange(len(outside))]) % 5
     right = []
     for fold in range(5):

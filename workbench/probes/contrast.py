@@ -25,7 +25,7 @@ def fit_ccs(
     rate: float = 0.02,
     l2: float = 1e-3,
 ) -> LinearProbe:
-    """Contrast-consistent search: p(statement) and p(negation) add up to one, and are decided.
+    """Contrast-consistent search (Burns et al. 2022): p of both adds up to one, and is decided.
 
     The restart with the lowest loss is kept; all run as one problem. Each side is normalised by
     itself, and `apart` turns probe and pairs into answers. The sign is arbitrary: `turned` fixes
@@ -54,7 +54,7 @@ def fit_ccs(
 
 
 def fit_crc(positive: Side, negative: Side) -> LinearProbe:
-    """The first principal direction of what statements and their negations differ by.
+    """The first principal direction of what statements and negations differ by (Burns et al. 2022).
 
     Each side's mean is taken off first. The sign is arbitrary: `turned` fixes it.
     """
@@ -74,6 +74,9 @@ def apart(probe: LinearProbe, positive: Side, negative: Side) -> Float[Tensor, "
 
 def turned(probe: LinearProbe, positive: Side, negative: Side, y: Tensor) -> LinearProbe:
     """The same probe, its sign such that most of a few labelled pairs come out right."""
+    check_rows(positive, y, each="pair")
+    if not len(y):
+        raise ValueError("no pair has a label: the sign needs one or more")
     right = ((apart(probe, positive, negative) > 0) == (y == 1)).double().mean()
     if float(right) >= 0.5:
         return probe

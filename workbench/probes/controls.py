@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.probes.examples import Examples
-from workbench.probes.splits import Splits
+from workbench.probes.splits import Splits, checked
 
 
 def shuffled_labels(
@@ -96,6 +96,7 @@ def random_directions(
 
     Directions are drawn in activations that are standardised by the training part.
     """
+    checked(examples, splits)
     layers, _, width = examples.x.shape
     drawn = torch.randn(width, count, generator=generator).to(examples.x)
     right = torch.zeros(layers, count, dtype=torch.float64, device=examples.x.device)

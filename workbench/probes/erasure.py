@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from hooks import Edit, Positions, edits
-from workbench.probes.probe import class_count
+from workbench.probes.probe import check_classes, check_rows, class_count
 
 Erasure = Literal["leace", "inlp", "mean"]
 
@@ -96,16 +96,15 @@ def moments(
     classes: int | None = None,
 ) -> CrossMoments:
     """Of one batch, in float64. Classes are counted, or given where a batch may lack some."""
-    if len(y) != len(x) or not len(x):
-        row = min(len(x), len(y))
-        raise ValueError(f"{len(y)} labels for {len(x)} examples: row {row} has no partner")
-    bad = ~x.isfinite().all(dim=1)
-    if bool(bad.any()):
-        raise ValueError(f"NaN or Inf in example {int(bad.nonzero()[0])}: leave it out, and say so")
+    check_rows(x, y)
+    if not len(x):
+        raise ValueError("there is no example: moments are of one or more")
     if y.is_floating_point():
         z = y[:, None] if y.ndim == 1 else y
     else:
-        z = one_hot(y.long(), classes or class_count(y.long()))
+        classes = classes or class_count(y.long())
+        check_classes(y, classes)
+        z = one_hot(y.long(), classes)
     wide, z = x.double(), z.double()
     mean, label_mean = wide.mean(dim=0), z.mean(dim=0)
     away = wide - mean
@@ -113,7 +112,7 @@ def moments(
 
 
 def leace(seen: CrossMoments, *, shrinkage: float = 0.0) -> Eraser:
-    """The least change to the activations after which no linear probe finds the labels.
+    """The least change after which no linear probe finds the labels (Belrose et al. 2023).
 
     Afterwards the covariance of activations and labels is zero, for any `shrinkage` of the
     activations' own covariance towards a ball. Without it the change is the smallest there is;
@@ -136,7 +135,10 @@ def leace(seen: CrossMoments, *, shrinkage: float = 0.0) -> Eraser:
 
 
 def mean_projection(seen: CrossMoments) -> Eraser:
-    """Projects the differences of the class means out: LEACE as if all directions varied alike."""
+    """Projects the differences of the class means out (Haghighatkhah et al. 2022).
+
+    LEACE as if all directions varied alike.
+    """
     rows = _orthonormal(seen.cross.T / seen.count)
     return Eraser(rows, rows, seen.mean, "mean projection")
 
@@ -148,12 +150,15 @@ def inlp(
     rounds: int = 16,
     ridge: float = 1e-3,
 ) -> Eraser:
-    """Iterative nullspace projection: fit a linear probe, project it out, until none is left.
+    """Iterative nullspace projection (Ravfogel et al. 2020): fit, project out, until none is left.
 
     The probes are of least squares, with a penalty of `ridge` times the mean variance. Ends when
     one is right no more often than the commonest class, or after `rounds`. Unlike the paper's,
     the projection is around the mean, which stays.
     """
+    _check(x, y)
+    if rounds < 1 or ridge <= 0:
+        raise ValueError(f"{rounds} rounds with a ridge of {ridge:g}: both must be positive")
     classes, mean = class_count(y), x.double().mean(dim=0)
     most = float(one_hot(y, classes).sum(dim=0).max()) / len(y)
     basis = x.new_zeros((0, x.shape[1]), dtype=torch.float64)
@@ -202,6 +207,7 @@ def least_squares_accuracy(
     x: Float[Tensor, "example d_model"], y: Shaped[Tensor, " example"]
 ) -> float:
     """How often the least-squares probe of these examples is right about them."""
+    _check(x, y)
     weight, bias = ridge_probe(x, y.long(), ridge=0.0)
     # After an erasure the scores are the class frequencies, up to rounding, for every example.
     scores = ((x.double() @ weight.T + bias) * 1e8).round()
@@ -239,3 +245,11 @@ def _orthonormal(rows: Tensor, against: Tensor | None = None) -> Float64[Tensor,
 
 def _named(kind: str, shrinkage: float) -> str:
     return f"{kind}, shrinkage {shrinkage:g}" if shrinkage else kind
+
+
+def _check(x: Float[Tensor, "example d_model"], y: Shaped[Tensor, " example"]) -> None:
+    """Refused by its row: what no classifier can be fitted to."""
+    check_rows(x, y)
+    if y.is_floating_point():
+        raise ValueError("labels are numbers, not classes: LEACE takes them, by `moments`")
+    class_count(y.long())

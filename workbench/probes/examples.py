@@ -1,10 +1,11 @@
-"""What probes are fitted to: activations at a place of each prompt, with labels and groups."""
+"""What probes are fitted to: activations at places of each prompt, with labels and groups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -15,16 +16,29 @@ from workbench.probes.probe import class_count
 from workbench.tasks import provenance
 from workbench.tasks.statements import Labelled
 
+Positions = int | Int[Tensor, " batch"] | Mapping[str, int | Int[Tensor, " batch"]]
+"""An index, one for each prompt, or several of either by name."""
+
+
+class Place(NamedTuple):
+    """What a row of activations is of: a layer, and a position by name where there are several."""
+
+    layer: int
+    position: str = ""
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Activations, layer by layer, of examples that have a label.
+    """Activations, place by place, of examples that have a label.
 
+    x        one row for each layer; for each layer and position, where there are several
     y        the class, counted from 0, or a number
     groups   what hangs together (a prompt, template, subject, document) and must not be split
     types    what an example is made of (its word): control tasks label types at random
     positions   where in its prompt it stands: what can be read off that alone is no finding
     layers   which layer each row of `x` is of
+    at       which position each row of `x` is of, by name; empty where there is one
+    stream   what flows there; empty where that is not known
     """
 
     x: Float[Tensor, "layer example d_model"]
@@ -33,7 +47,9 @@ class Examples:
     types: Int[Tensor, " example"] | None = None
     positions: Int[Tensor, " example"] | None = None
     layers: tuple[int, ...] = ()
+    at: tuple[str, ...] = ()
     what: str = "given activations"
+    stream: str = ""
     model: str = ""
     model_digest: str = ""
 
@@ -49,6 +65,11 @@ class Examples:
             raise ValueError(f"the label of example {row} is {float(self.y[row])}: leave it out")
         if not self.layers:
             object.__setattr__(self, "layers", tuple(range(len(self.x))))
+        if len(self.layers) != len(self.x) or len(self.at) not in (0, len(self.x)):
+            raise ValueError(
+                f"{len(self.x)} rows of x, but {len(self.layers)} layers and {len(self.at)} "
+                "positions: name those of every row, positions only where there are several"
+            )
 
     def __len__(self) -> int:
         return self.x.shape[1]
@@ -57,6 +78,40 @@ class Examples:
     def classes(self) -> int:
         """How many classes the labels have, or 1 where they are numbers."""
         return 1 if self.y.is_floating_point() else class_count(self.y)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """What each row of `x` is of."""
+        at = self.at or ("",) * len(self.layers)
+        return tuple(Place(*one) for one in zip(self.layers, at, strict=True))
+
+    def row(self, layer: int, position: str = "") -> int:
+        """Which row of `x` is of a layer (and of a position, where there are several)."""
+        if (layer, position) not in self.places:
+            have = ", ".join(f"{one.layer} {one.position}".strip() for one in self.places)
+            raise ValueError(
+                f"there is no layer {layer}{position and f' at {position!r}'} among these "
+                f"examples; they have {have}"
+            )
+        return self.places.index(Place(layer, position))
+
+    def standing_at(self, position: str) -> "Examples":
+        """The same examples at one of their positions."""
+        rows = [row for row, place in enumerate(self.places) if place.position == position]
+        if not rows:
+            have = ", ".join(dict.fromkeys(self.at)) or "one position, without a name"
+            raise ValueError(f"there is no position {position!r}; there is {have}")
+        layers = tuple(self.layers[row] for row in rows)
+        what = self.what.replace("positions of", f"{position} of")
+        return replace(self, x=self.x[rows], layers=layers, at=(), what=what)
+
+    def check_one_position(self, what: str) -> None:
+        """An error where there are several: `what` looks at one."""
+        if len(set(self.at)) > 1:
+            raise ValueError(
+                f"these examples stand at {', '.join(dict.fromkeys(self.at))}: {what} looks at one "
+                f"position; take examples.standing_at({self.at[0]!r})"
+            )
 
     def __getitem__(self, rows: Int[Tensor, " chosen"] | Bool[Tensor, " example"]) -> "Examples":
         """Some of the examples, with all that belongs to them."""
@@ -75,7 +130,7 @@ class Examples:
 
     def seen_as(self, x: Float[Tensor, "layer example feature"]) -> "Examples":
         """The same examples with other activations in place of their own."""
-        return replace(self, x=x, layers=tuple(range(len(x))))
+        return replace(self, x=x, layers=tuple(range(len(x))), at=())
 
 
 def examples(
@@ -105,7 +160,7 @@ def features(
     *,
     stream: Stream = "resid_post",
     layers: Sequence[int] | None = None,
-    positions: int | Int[Tensor, " batch"] | None = None,
+    positions: Positions | None = None,
     groups: Shaped[Tensor, " example"] | Sequence[int] | Sequence[str] | None = None,
     types: Shaped[Tensor, " example"] | Sequence[int] | Sequence[str] | None = None,
     batch_size: int = 32,
@@ -113,23 +168,31 @@ def features(
     """Capture `stream` at one position of every prompt (the last), in `layers` (all).
 
     `positions` is an index, the same for all prompts, or one for each, like
-    `task.positions["subject"]`. Streams with heads are laid out head after head.
+    `task.positions["subject"]`; or several by name, like `task.positions`: then there is a row for
+    each layer and position. Streams with heads are laid out head after head.
     """
     places: list[Site] = sites.all(model, stream)
     if layers is not None:
         places = [Site(stream, layer) for layer in layers]
-    at = prompts.last if positions is None else positions
-    at = torch.full((len(prompts),), at) if isinstance(at, int) else at
-    if len(at) != len(prompts):
-        raise ValueError(f"{len(at)} positions for {len(prompts)} prompts: give each its own")
+    axes = Site(stream, 0).axes
+    if axes[:2] != ("batch", "pos"):
+        raise ValueError(f"{stream} is {' x '.join(axes)}: nothing stands at a position")
+    named = positions if isinstance(positions, Mapping) else {"": positions}
+    if not named:
+        raise ValueError("no position is named: give one or more")
+    at = torch.stack([_at(one, prompts) for one in named.values()], dim=1)
     kept: list[Tensor] = []
     for rows in torch.arange(len(prompts)).split(batch_size):
         seen = next(capture_batches(model, [prompts[rows]], places, positions=at[rows]))
-        kept.append(torch.stack([seen[site][:, 0].flatten(1) for site in places]))
-    found = examples(torch.cat(kept, dim=1), y, groups=groups, types=types)
-    found = replace(found, positions=at.to(found.x.device))
-    numbers = tuple(0 if site.layer is None else site.layer for site in places)
-    return _from(model, found, f"{stream} at a position of each prompt", numbers)
+        kept.append(torch.stack([seen[site].flatten(2) for site in places]))
+    x = rearrange(torch.cat(kept, dim=1), "layer example at d -> (layer at) example d")
+    found = examples(x, y, groups=groups, types=types)
+    numbers = [site.layer for site in places for _ in named]
+    if not isinstance(positions, Mapping):
+        found = replace(found, positions=at[:, 0].to(x.device))
+        return _from(model, found, f"{stream} at a position of each prompt", stream, numbers)
+    found = replace(found, layers=tuple(numbers), at=tuple(named) * len(places))
+    return _from(model, found, f"{stream} at positions of each prompt", stream, numbers)
 
 
 def features_of(
@@ -167,12 +230,22 @@ def from_store(
     found = held.take(rows, wanted)
     x = torch.stack([found[site].flatten(1).float() for site in wanted])
     made = examples(x, y, groups=found.document, types=found.token)
-    numbers = tuple(0 if site.layer is None else site.layer for site in wanted)
-    return replace(made, layers=numbers, what=f"stored {stream}")
+    numbers = tuple(site.layer for site in wanted)
+    return replace(made, layers=numbers, what=f"stored {stream}", stream=stream)
 
 
-def _from(model: Any, made: Examples, what: str, layers: tuple[int, ...]) -> Examples:
-    return replace(made, layers=layers, what=what, **provenance.of_model(model))
+def _at(positions: int | Tensor | None, prompts: Prompts) -> Int[Tensor, " batch"]:
+    at = prompts.last if positions is None else positions
+    at = torch.full((len(prompts),), at) if isinstance(at, int) else at
+    if len(at) != len(prompts):
+        raise ValueError(f"{len(at)} positions for {len(prompts)} prompts: give each its own")
+    return at
+
+
+def _from(model: Any, made: Examples, what: str, stream: Stream, layers: Sequence[int]) -> Examples:
+    return replace(
+        made, layers=tuple(layers), what=what, stream=stream, **provenance.of_model(model)
+    )
 
 
 def _numbers(labels: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""From examples to logistic probes: one, or every layer, fold, label set and regularisation."""
+"""From examples to logistic probes (Alain & Bengio 2016): one, or one for every layer and fold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench.probes.examples import Examples
 from workbench.probes.logistic import Problems, solve
 from workbench.probes.probe import LinearProbe, class_count
-from workbench.probes.splits import Splits
+from workbench.probes.splits import Splits, check_apart, checked
 
 L2 = tuple(10.0**power for power in range(-4, 2))
 """From hardly any regularisation of standardised activations to almost nothing else."""
@@ -59,7 +59,8 @@ def fit(
     everything = Splits(whole, whole, "no split")
     groups = torch.arange(len(x), device=x.device)
     given = Examples(x[None], y.long() if y.dtype == torch.bool else y, groups)
-    return fit_each(given, everything, l2=(l2,), tolerance=tolerance).probe(0)
+    check_labels(given, given.y[None])
+    return _fitted(given, everything, given.y[None], l2=(l2,), tolerance=tolerance).probe(0)
 
 
 def fit_each(
@@ -73,10 +74,23 @@ def fit_each(
     """Fit every layer, fold, label set (the examples' own) and regularisation, at the optimum.
 
     Each is what `fit` gives on the fold's training part alone, standardised there; a layer's
-    problems are solved as rows of one iteration, on the device of the activations.
+    problems are solved as rows of one iteration, on the device of the activations. Splits with a
+    group on both sides are refused.
     """
     sets = examples.y[None] if label_sets is None else label_sets
-    classes = check_labels(examples, sets)
+    check_labels(examples, sets)
+    return _fitted(examples, checked(examples, splits, sets), sets, l2=l2, tolerance=tolerance)
+
+
+def _fitted(
+    examples: Examples,
+    splits: Splits,
+    sets: Int[Tensor, "labels example"],
+    *,
+    l2: Sequence[float],
+    tolerance: float,
+) -> Fits:
+    classes = class_count(sets[0])
     problems = product(splits, sets, l2, classes)
     shape = (len(splits), len(sets), len(l2))
     found = [solve(x, problems, tolerance=tolerance) for x in examples.x]
@@ -94,7 +108,14 @@ def held_out_scores(
     fits: Fits, examples: Examples, splits: Splits
 ) -> Float[Tensor, "layer labels l2 example class"]:
     """The scores of every example by the probes of the fold in which it is judged; NaN in none."""
-    layers, _, labels, l2, classes, _ = fits.weight.shape
+    layers, folds, labels, l2, classes, _ = fits.weight.shape
+    check_apart(examples, splits)
+    if len(splits) != folds or len(examples.x) != layers:
+        raise ValueError(
+            f"probes of {layers} layers and {folds} folds for {len(examples.x)} layers and "
+            f"{len(splits)} folds: give the examples and the splits that they were fitted with"
+        )
+    _ = splits.fold  # raises where an example is judged twice
     scores = examples.x.new_full((layers, labels, l2, len(examples), classes), torch.nan)
     for layer, x in enumerate(examples.x):
         for fold, (_, test) in enumerate(splits):

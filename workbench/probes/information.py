@@ -74,7 +74,7 @@ def learning_curve(
     generator: torch.Generator,
     l2: float = 1e-2,
 ) -> Curve:
-    """Accuracy against how many examples were learned from, each size within the next.
+    """Accuracy by how many examples were learned from (Talmor et al. 2020), each size in the next.
 
     Every fold's training part is put into random order, whole groups together, and cut.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.probes.examples import Examples
 from workbench.probes.fitting import check_labels
 from workbench.probes.probe import Probe, check_rows, class_count, decided
-from workbench.probes.splits import Splits
+from workbench.probes.splits import Splits, checked
 from workbench.probes.training import trained
 
 
@@ -80,9 +80,13 @@ def fit_networks(
     steps: int = 600,
     rate: float = 0.02,
 ) -> list[list[list[NetworkProbe]]]:
-    """A network for every layer, fold and label set, in that nesting; a layer's as one problem."""
+    """A network for every layer, fold and label set, in that nesting; a layer's as one problem.
+
+    One hidden layer, as Hewitt & Liang (2019) compare with linear probes.
+    """
     sets = examples.y[None] if label_sets is None else label_sets
     classes = check_labels(examples, sets)
+    checked(examples, splits, sets)
     return [
         _networks(x, splits, sets, classes, generator=generator, hidden=hidden, l2=l2, steps=steps,
                   rate=rate)
@@ -148,7 +152,10 @@ def fit_attention(
     steps: int = 600,
     rate: float = 0.02,
 ) -> AttentionProbe:
-    """A probe of whole sequences; `mask` is False where there is padding."""
+    """A probe of whole sequences; `mask` is False where there is padding.
+
+    Where to look is learned, as in the pooling of Tenney et al. (2019).
+    """
     empty = ~mask.any(dim=1)
     if bool(empty.any()):
         raise ValueError(f"sequence {int(empty.nonzero()[0])} has no real position: leave it out")

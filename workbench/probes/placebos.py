@@ -16,9 +16,10 @@ PlaceboKind = Literal["norm", "spread", "rank"]
 class Placebos:
     """How many random changes a change is compared with, and of which kind.
 
-    kind   "norm": every activation is moved exactly as far, along random directions;
+    kind   "norm": every activation is moved exactly as far, along random directions; where a few
+           directions have most of the variance and are read, meaningless labels pass for used;
            "spread": the same, along directions drawn with the activations' own covariance, as
-           a fit to meaningless labels finds them: the strictest;
+           a fit to meaningless labels finds them: the strictest, and right there, too;
            "rank": as many random directions are projected out (Elazar et al. 2021), which
            moves activations less than taking out a direction they vary along.
     """

@@ -83,7 +83,7 @@ def log_softmax(scores: Float[Tensor, "*cells class"]) -> Float[Tensor, "*cells 
 
 def check_rows(
     x: Shaped[Tensor, "example ..."],
-    y: Shaped[Tensor, " example"] | None = None,
+    y: Shaped[Tensor, "example ..."] | None = None,
     *,
     each: str = "example",
 ) -> None:
@@ -119,3 +119,14 @@ def class_count(y: Int[Tensor, " example"]) -> int:
             f"{row} has {int(y[row])}; torch.unique(y, return_inverse=True)[1] numbers them"
         )
     return count
+
+
+def check_classes(y: Int[Tensor, " example"], classes: int) -> None:
+    """Refused by its row: a label that is none of so many classes."""
+    bad = ((y < 0) | (y >= classes)).nonzero()
+    if len(bad):
+        row = int(bad[0])
+        raise ValueError(
+            f"example {row} has the label {int(y[row])}, but {classes} classes are numbered 0 to "
+            f"{classes - 1}"
+        )

@@ -63,7 +63,10 @@ def region_surprisal(
     batch_size: int = 32,
     seed: int = 0,
 ) -> RegionSurprisal:
-    """Surprisal summed over the tokens of every region, and the suite's predictions about it."""
+    """Surprisal summed over the tokens of every region, and the suite's predictions about it.
+
+    (Gauthier et al. 2020.)
+    """
     found = surprisal(model, suite.prompts, before=before, batch_size=batch_size).double()
     found = found.reshape(suite.items, len(suite.conditions), 1, -1)
     at = torch.arange(found.shape[-1])

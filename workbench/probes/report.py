@@ -55,6 +55,7 @@ class ProbeStudy(Result):
     groups: int
     task: str
     what: str
+    stream: str
     model: str
     model_digest: str
     control: Float[Tensor, " layer"] | None = None

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from workbench import statistics
-from workbench.probes.probe import Probe, decided, log_softmax
+from workbench.probes.probe import Probe, check_classes, check_rows, decided, log_softmax
 from workbench.statistics import Estimate, Randomness
 from workbench.statistics.randomness import numpy_generator
 
@@ -51,6 +51,7 @@ def judge(
     resamples: int = 400,
 ) -> Judgement:
     """How `probe` does on these examples, with bounds by bootstrap over groups (or examples)."""
+    _check(probe, x, y, groups)
     scores = probe.scores(x)
     unit = torch.arange(len(y)) if groups is None else groups
     generator = numpy_generator(seed)
@@ -76,6 +77,7 @@ def accuracy(
     groups: Shaped[Tensor, " example"] | None = None,
 ) -> Estimate:
     """The share of right answers, with exact bounds (at the effective size, where grouped)."""
+    _check(probe, x, y, groups)
     right = (probe.predict(x) == y).cpu()
     return statistics.proportion(right, groups=groups)
 
@@ -99,7 +101,7 @@ def auroc(scores: Scored, y: Labels) -> float:
 
 
 def calibration_error(scores: Scored, y: Labels) -> float:
-    """Expected calibration error: |confidence - share right|, over ten equal bins of confidence."""
+    """Expected calibration error: |confidence - share right|, in ten bins (Guo et al. 2017)."""
     confidence, guess = log_softmax(scores.double()).exp().max(dim=-1)
     right = (guess == y).double()
     place = (confidence * BINS).long().clamp(max=BINS - 1)
@@ -148,3 +150,23 @@ def resampled(
             break
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2]) if found else (np.nan,) * 2
     return Estimate(statistic(scores, y), float(low), float(high), len(names), level)
+
+
+def _check(
+    probe: Probe,
+    x: Float[Tensor, "example d_model"],
+    y: Labels,
+    groups: Shaped[Tensor, " example"] | None,
+) -> None:
+    """Refused by its row: what the probe cannot be right or wrong about."""
+    check_rows(x, y)
+    if groups is not None and len(groups) != len(x):
+        raise ValueError(
+            f"{len(groups)} groups for {len(x)} examples: give each its own; row "
+            f"{min(len(groups), len(x))} is the first without a partner"
+        )
+    if probe.classes == 1:
+        raise ValueError("a probe of numbers is not right or wrong: see `explained`")
+    if not len(x):
+        raise ValueError("there is no example to judge by")
+    check_classes(y, probe.classes)

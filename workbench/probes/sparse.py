@@ -1,4 +1,4 @@
-"""How few neurons are enough? Chosen inside the training part, or noise looks like a finding."""
+"""How few neurons are enough (Gurnee et al. 2023)? Chosen in training, or noise looks a finding."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.probes.examples import Examples
-from workbench.probes.fitting import fit
-from workbench.probes.probe import LinearProbe
-from workbench.probes.splits import Splits
+from workbench.probes.fitting import check_labels, fit
+from workbench.probes.probe import LinearProbe, check_rows, class_count
+from workbench.probes.splits import Splits, checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,8 @@ def strongest_neurons(
     x: Float[Tensor, "example neuron"], y: Int[Tensor, " example"], k: int
 ) -> Int[Tensor, " k"]:
     """The neurons whose class means lie furthest apart, in units of their own deviation."""
+    check_rows(x, y)
+    class_count(y)
     if not 1 <= k <= x.shape[1]:
         raise ValueError(f"k = {k} of {x.shape[1]} neurons: take 1 to {x.shape[1]}")
     hot = torch.nn.functional.one_hot(y).to(x)
@@ -41,6 +43,8 @@ def fit_sparse(examples: Examples, splits: Splits, *, k: int, l2: float = 1e-3) 
 
     A probe has zeros in the place of all other neurons.
     """
+    check_labels(examples, examples.y[None])
+    checked(examples, splits)
     chosen, made, right = [], [], []
     for x in examples.x:
         mine: list[LinearProbe] = []

@@ -71,6 +71,20 @@ def k_fold(examples: Examples, k: int = 5, *, seed: Randomness) -> Splits:
     return checked(examples, Splits(~test, test, how))
 
 
+def repeated_k_fold(examples: Examples, k: int = 5, *, seeds: Sequence[Randomness]) -> Splits:
+    """`k_fold` drawn anew with each of the seeds, one after the other: fitted in one call."""
+    return joined([k_fold(examples, k, seed=seed) for seed in seeds])
+
+
+def joined(every: Sequence[Splits]) -> Splits:
+    """The folds of several splits of the same examples, in order."""
+    if not every:
+        raise ValueError("no splits were given: join one or more")
+    train, test = (torch.cat([getattr(one, side) for one in every]) for side in ("train", "test"))
+    how = every[0].how if len(every) == 1 else f"{every[0].how}, drawn {len(every)} times"
+    return Splits(train, test, how)
+
+
 def held_out(examples: Examples, groups: Sequence[int] | None = None) -> Splits:
     """One fold for each group (or each that is named), judged by a probe that never saw it."""
     there = examples.groups.unique().tolist()
@@ -101,37 +115,61 @@ def inner(examples: Examples, splits: Splits, *, seed: Randomness, k: int = 4) -
     return checked(examples, Splits(train, test, f"inside {splits.how}"))
 
 
-def checked(examples: Examples, splits: Splits) -> Splits:
-    """The same splits, refused where a group is on both sides or a training part lacks a class."""
+def checked(
+    examples: Examples, splits: Splits, label_sets: Int[Tensor, "labels example"] | None = None
+) -> Splits:
+    """The same splits, refused where a group is on both sides or a training part lacks a class.
+
+    The classes are those of `label_sets`, or else of the examples' own labels.
+    """
+    check_apart(examples, splits)
+    for side, what in ((splits.train, "learn from"), (splits.test, "judge")):
+        empty = ~side.any(dim=1)
+        if bool(empty.any()):
+            raise ValueError(f"fold {int(empty.nonzero()[0])} has nothing to {what}")
+    if label_sets is not None:
+        _check_classes(splits, label_sets, "label set {row}, ")
+    elif examples.classes > 1:
+        _check_classes(splits, examples.y[None], "")
+    return splits
+
+
+def check_apart(examples: Examples, splits: Splits) -> None:
+    """Refused, with group and rows: a group that is both learned from and judged in a fold."""
     if splits.train.shape != splits.test.shape or splits.train.shape[1] != len(examples):
         raise ValueError(
             f"splits of {splits.train.shape[1]} and {splits.test.shape[1]} examples for "
             f"{len(examples)}: make them from the same examples"
         )
-    count = examples.classes
-    for fold, (train, test) in enumerate(splits):
-        shared = set(examples.groups[train].tolist()) & set(examples.groups[test].tolist())
-        if shared:
-            one = min(shared)
-            row = int(((examples.groups == one) & test).nonzero()[0])
+    names, member = examples.groups.unique(return_inverse=True)
+    learned, judged = (
+        torch.zeros(len(side), len(names), device=side.device).index_add_(1, member, side.float())
+        for side in (splits.train, splits.test)
+    )
+    both = ((learned > 0) & (judged > 0)).nonzero()
+    if len(both):
+        fold, group = both[0].tolist()
+        sides = (one[fold] & (member == group) for one in (splits.train, splits.test))
+        first, second = (int(one.nonzero()[0]) for one in sides)
+        raise ValueError(
+            f"fold {fold}: group {int(names[group])} is on both sides (example {second} is judged "
+            f"by a probe that learned from example {first}): split by group, with k_fold or "
+            "held_out"
+        )
+
+
+def _check_classes(splits: Splits, sets: Int[Tensor, "labels example"], which: str) -> None:
+    for number in range(int(sets.max()) + 1):
+        has = sets == number
+        absent = (splits.train.double() @ has.T.double() == 0).nonzero()
+        if len(absent):
+            fold, row = absent[0].tolist()
+            first = int(has[row].nonzero()[0])
             raise ValueError(
-                f"fold {fold}: group {one} is on both sides (example {row} is judged by a probe "
-                "that learned from its group): split by group, with k_fold or held_out"
+                f"fold {fold}: {which.format(row=row)}class {number} (first in example {first}) is "
+                "not in the training part: take fewer folds, or groups that hold more than one "
+                "class"
             )
-        if not bool(test.any()) or not bool(train.any()):
-            raise ValueError(
-                f"fold {fold} has nothing to {'learn from' if test.any() else 'judge'}"
-            )
-        if count > 1:
-            there = examples.y[train].unique().tolist()
-            absent = [one for one in range(count) if one not in there]
-            if absent:
-                row = int((examples.y == absent[0]).nonzero()[0])
-                raise ValueError(
-                    f"fold {fold}: class {absent[0]} (first in example {row}) is not in the "
-                    "training part: take fewer folds, or groups that hold more than one class"
-                )
-    return splits
 
 
 def _members(examples: Examples) -> np.ndarray:

@@ -14,7 +14,7 @@ from workbench.probes.description import online_code
 from workbench.probes.examples import Examples
 from workbench.probes.fitting import L2
 from workbench.probes.information import without
-from workbench.probes.nested import Nested, nested
+from workbench.probes.nested import Nested, nested, nested_each
 from workbench.probes.probe import decided
 from workbench.probes.report import ProbeStudy
 from workbench.probes.scores import auroc, balanced_accuracy, bits, calibration_error
@@ -45,6 +45,7 @@ def study(
     shuffles      label sets in random order, in the first folds: what p-values come from
     control_sets  label sets drawn type by type
     """
+    examples.check_one_position("a study")
     if repeats < 1 or shuffles < 1:
         raise ValueError(f"{repeats} repeats, {shuffles} shuffles: a study needs one of each")
     draw = derive(seed, "labels")
@@ -54,10 +55,8 @@ def study(
         drawn = controls.control_labels(examples, count=control_sets, generator=draw)
         labels = torch.cat([labels, drawn])
     every = _splits(examples, folds, repeats, seed)
-    found = [
-        nested(examples, one, l2=l2, seed=derive(seed, "inner", str(n)), label_sets=labels)
-        for n, one in enumerate(every)
-    ]
+    seeds = [derive(seed, "inner", str(n)) for n in range(len(every))]
+    found = nested_each(examples, every, l2=l2, seeds=seeds, label_sets=labels)
     by_chance = nested(examples, every[0], l2=l2, seed=derive(seed, "inner", "0"), label_sets=mixed)
     right = _right(found, labels, examples.classes)
     shuffled = _right([by_chance], mixed, examples.classes)[0].double().mean(dim=-1)
@@ -80,6 +79,7 @@ def study(
         groups=len(examples.groups.unique()),
         task=task,
         what=examples.what,
+        stream=examples.stream,
         model=examples.model or "no model",
         model_digest=examples.model_digest,
         caveat=_caveat(shuffles),

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from workbench import statistics
 from workbench.probes.examples import Examples
-from workbench.probes.fitting import fit
-from workbench.probes.probe import LinearProbe
+from workbench.probes.fitting import fit, fit_each, held_out_scores
+from workbench.probes.probe import LinearProbe, decided
 from workbench.probes.splits import k_fold
 from workbench.results import Result
 
@@ -70,7 +70,7 @@ class Transfer(Result):
 def transfer(
     sets: Mapping[str, Examples], *, layer: int, l2: float = 1e-2, folds: int = 5, seed: int = 0
 ) -> Transfer:
-    """Train a logistic probe on each set at `layer`, and test it on every other."""
+    """Train a logistic probe on each set, test it on every other (Marks & Tegmark 2023)."""
     if len(sets) < 2:
         raise ValueError(f"{len(sets)} set: transfer needs at least two")
     there = {name: _at(one, layer, name) for name, one in sets.items()}
@@ -112,6 +112,7 @@ def transfer(
 
 
 def _at(examples: Examples, layer: int, name: str) -> Examples:
+    examples.check_one_position("transfer")
     if layer not in examples.layers:
         have = ", ".join(map(str, examples.layers))
         raise ValueError(f"set {name!r} has no layer {layer}; it has {have}")
@@ -134,11 +135,11 @@ def _judged(probe: LinearProbe, examples: Examples) -> Tensor:
 
 
 def _within(examples: Examples, l2: float, folds: int, seed: int) -> Tensor:
-    right = torch.zeros(len(examples), dtype=torch.bool)
-    for train, test in k_fold(examples, folds, seed=seed):
-        probe = fit(examples.x[0][train], examples.y[train], l2=l2)
-        right[test] = probe.predict(examples.x[0][test]) == examples.y[test]
-    return right
+    """Which examples are told right by the probe of the other folds; all are fitted at once."""
+    splits = k_fold(examples, folds, seed=seed)
+    fits = fit_each(examples, splits, l2=(l2,))
+    scores = held_out_scores(fits, examples, splits)[0, 0, 0]
+    return decided(scores, examples.classes) == examples.y
 
 
 def _cosines(fits: list[LinearProbe]) -> Float[Tensor, "trained tested"]:

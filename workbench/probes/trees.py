@@ -59,7 +59,7 @@ def fit_distance(
     steps: int = 1000,
     rate: float = 0.02,
 ) -> TreeProbe:
-    """Squared distances under the map are distances in the tree.
+    """Squared distances under the map are distances in the tree (Hewitt & Manning 2019).
 
     `heads` has, for every word, the place of its head in the sentence, and -1 at the root. The
     loss is the mean over pairs of |tree distance - squared distance|, each sentence equally.
@@ -88,7 +88,7 @@ def fit_depth(
     steps: int = 1000,
     rate: float = 0.02,
 ) -> TreeProbe:
-    """Squared lengths under the map are depths in the tree, the root at 0."""
+    """Squared lengths are depths in the tree, the root at 0 (Hewitt & Manning 2019)."""
     _check(sentences, heads)
     x, mask = _padded(sentences)
     target = torch.zeros(mask.shape).to(x)

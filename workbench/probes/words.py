@@ -1,16 +1,17 @@
 """Activations of labelled words, as probes take them."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import HookedModel, Site, capture, sites
 from hooks.sites import Stream
 from workbench.probes.examples import Examples
 from workbench.tasks import LabelledWords, provenance
+from workbench.tasks.labelled import NO_HEAD
 
 Token = Literal["last", "first", "mean"]
 
@@ -52,9 +53,47 @@ def word_features(
         torch.tensor([names[word] for word in words.types]),
         words.last if token == "last" else words.first,
         layers=tuple(site.layer for site in places),
+        stream=stream,
         what=f"{stream} at the {token} token of each word of {words.name}",
         **provenance.of_model(model),
     )
+
+
+class Parsed(NamedTuple):
+    """Sentences as `fit_distance` and `fit_depth` take them, one entry for each.
+
+    x       what flows at its words, in order
+    heads   the place of each word's head in its sentence, -1 at the root
+    """
+
+    x: list[Float[Tensor, "_word d_model"]]
+    heads: list[Int[Tensor, " _word"]]
+
+
+def parsed(words: LabelledWords, examples: Examples, *, layer: int) -> Parsed:
+    """The sentences of a treebank with their trees, at one layer of their `word_features`.
+
+    Sentences of one word, which have no distances, are left out. For Hewitt & Manning (2019).
+    """
+    if len(examples) != len(words):
+        raise ValueError(
+            f"{len(examples)} examples for {len(words)} words of {words.name}: give their "
+            "`word_features`"
+        )
+    x = examples.x[examples.row(layer)]
+    found = Parsed([], [])
+    for sentence in words.sentence.unique().tolist():
+        at = (words.sentence == sentence).nonzero()[:, 0]
+        head = words.head[at]
+        if bool((head == NO_HEAD).any()):
+            raise ValueError(
+                f"{words.name}: word {int(at[0])} has no head; trees are read from CoNLL-U files "
+                "(`frequent` drops words, and trees with them)"
+            )
+        if len(at) > 1:
+            found.x.append(x[at])
+            found.heads.append(torch.where(head >= 0, head - at[0], head))
+    return found
 
 
 def _mean(

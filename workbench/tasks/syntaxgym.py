@@ -41,11 +41,16 @@ class RegionSuite:
 
 
 def read_syntaxgym(model: Any, path: str | Path, *, name: str | None = None) -> RegionSuite:
-    """A SyntaxGym suite: json with region_meta, predictions and items."""
+    """A SyntaxGym suite: json with meta, region_meta, predictions and items.
+
+    Regions are summed, which is what `meta.metric` says in published suites; a suite that says
+    otherwise, predictions that are no formulas and regions not counted from 1 are refused.
+    """
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     for key in ("items", "predictions"):
         if not content.get(key):
             raise ValueError(f"{path}: {key!r} is missing or empty; there are {', '.join(content)}")
+    _check_meant(path, content)
     items = content["items"]
     conditions = [one["condition_name"] for one in items[0]["conditions"]]
     numbers = [one["region_number"] for one in items[0]["conditions"][0]["regions"]]
@@ -67,6 +72,24 @@ def read_syntaxgym(model: Any, path: str | Path, *, name: str | None = None) -> 
         tuple(names.get(str(number), str(number)) for number in numbers), formulas,
         torch.tensor(first).reshape(shape), torch.tensor(last).reshape(shape),
     )  # fmt: skip
+
+
+def _check_meant(path: str | Path, content: Any) -> None:
+    """Refused: what would be read as something else than the suite says."""
+    metric = content.get("meta", {}).get("metric", "sum")
+    if metric not in ("sum", ""):
+        raise ValueError(
+            f"{path}: the suite asks for the {metric!r} of a region's surprisals; only their sum "
+            "is measured here"
+        )
+    for number, one in enumerate(content["predictions"]):
+        if one.get("type", "formula") != "formula" or "formula" not in one:
+            raise ValueError(f"{path}, prediction {number}: expected type 'formula', got {one}")
+    numbers = [one["region_number"] for one in content["items"][0]["conditions"][0]["regions"]]
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise ValueError(
+            f"{path}, item 0: regions are numbered {numbers}; formulas count them from 1"
+        )
 
 
 def _joined(regions: Any, numbers: list[int], where: str) -> tuple[str, list[Span | None]]:

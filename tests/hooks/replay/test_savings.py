@@ -17,32 +17,34 @@ def sources(model, *sites):
 
 
 @pytest.mark.parametrize(
-    ("site", "edit", "rows", "tokens"),
+    ("site", "edit", "rows", "tokens", "run"),
     [
-        # GPT-2 has two blocks; a prompt that starts at p sends 7 - p tokens through a block.
-        (Site("resid_pre", 0), edits.zero(), "last", 2 * (7 + 7 + 7)),
-        (Site("resid_pre", 1), edits.zero(), "last", 1 * (7 + 7 + 7)),
-        (Site("resid_pre", 1), edits.zero(positions=AT), "last", 3 + 5 + 6),
-        (Site("resid_pre", 0), edits.zero(positions=[2, 1]), "last", 2 * (6 + 6 + 6)),
-        (Site("z", 0), edits.zero(heads=[1], positions=AT), "last", 2 * (3 + 5 + 6)),
-        (Site("resid_post", 0), edits.zero(positions=AT), "last", 3 + 5 + 6),
-        (Site("k", 1), edits.zero(), "last", 7 + 7 + 7),
-        (Site("v", 1), edits.zero(positions=AT), "last", 3 + 5 + 6),
+        # GPT-2 has two blocks; a prompt that starts at p sends 7 - p tokens through a block. No
+        # padding is run where all that run together are shorter.
+        (Site("resid_pre", 0), edits.zero(), "last", 2 * (7 + 7 + 7), 2 * (7 + 7 + 7)),
+        (Site("resid_pre", 1), edits.zero(), "last", 1 * (7 + 7 + 7), 1 * (7 + 7 + 7)),
+        (Site("resid_pre", 1), edits.zero(positions=AT), "last", 3 + 5 + 6, 3 + 3 + 2),
+        (Site("resid_pre", 0), edits.zero(positions=[2, 1]), "last", 2 * 3 * 6, 2 * 3 * 6),
+        (Site("z", 0), edits.zero(heads=[1], positions=AT), "last", 2 * 14, 2 * (3 + 3 + 2)),
+        (Site("resid_post", 0), edits.zero(positions=AT), "last", 3 + 5 + 6, 3 + 3 + 2),
+        (Site("k", 1), edits.zero(), "last", 7 + 7 + 7, 7 + 7 + 7),
+        (Site("v", 1), edits.zero(positions=AT), "last", 3 + 5 + 6, 3 + 3 + 2),
         # In the last block these streams change their own row alone, and the last row is read.
-        (Site("z", 1), edits.zero(), "last", 1 + 3 + 5),
-        (Site("pattern", 1), edits.zero(), "last", 1 + 3 + 5),
-        (Site("neuron", 1), edits.zero(neurons=[3]), "last", 1 + 3 + 5),
-        (Site("attn_out", 1), edits.zero(positions=0), "last", 0),
-        (Site("z", 1), edits.zero(positions=0), "all", 7 + 7 + 7),
-        (Site("z", 1), edits.zero(), "all", 7 + 7 + 7),
+        (Site("z", 1), edits.zero(), "last", 1 + 3 + 5, 1 + 1 + 1),
+        (Site("neuron", 1), edits.zero(neurons=[3]), "last", 1 + 3 + 5, 1 + 1 + 1),
+        (Site("attn_out", 1), edits.zero(positions=0), "last", 0, 0),
+        # What writes patterns, or is read at all positions, has all positions.
+        (Site("pattern", 1), edits.zero(), "last", 1 + 3 + 5, 1 + 3 + 5),
+        (Site("z", 1), edits.zero(positions=0), "all", 7 + 7 + 7, 7 + 7 + 7),
+        (Site("z", 1), edits.zero(), "all", 7 + 7 + 7, 7 + 7 + 7),
         # Above the last block no block is needed.
-        (Site("resid_post", 1), edits.zero(), "last", 0),
-        (Site("final"), edits.zero(), "all", 0),
+        (Site("resid_post", 1), edits.zero(), "last", 0, 0),
+        (Site("final"), edits.zero(), "all", 0, 0),
     ],
     ids=lambda given: given.name if isinstance(given, edits.Edit) else str(given),
 )
 def test_the_tokens_sent_through_blocks_are_those_counted_by_hand(
-    twin, watching, replayed, site, edit, rows, tokens
+    twin, watching, replayed, site, edit, rows, tokens, run
 ):
     model, cells = twin("GPT-2"), [{site: edit}]
     plan = replay.plan(model, PROMPTS, cells, reads=Reads(rows), check=0)
@@ -52,7 +54,8 @@ def test_the_tokens_sent_through_blocks_are_those_counted_by_hand(
         found = replayed(model, PROMPTS, cells, Reads(rows), check=0)
     in_record = [(0, 3, 7), (1, 3, 7)]
     assert calls[:2] == in_record
-    assert sum(count * positions for _, count, positions in calls[2:]) == found.sent == tokens
+    assert found.sent == tokens
+    assert sum(count * positions for _, count, positions in calls[2:]) == run
 
 
 def test_blocks_below_the_edit_and_positions_before_it_are_not_run(twin, watching):
@@ -60,7 +63,7 @@ def test_blocks_below_the_edit_and_positions_before_it_are_not_run(twin, watchin
     plan = replay.plan(model, PROMPTS, [{Site("mlp_out", 1): edits.zero(positions=AT)}], check=0)
     with watching(model) as calls:
         replay.run(plan, [0], lambda rows, logits: logits[:, 0])
-    assert sorted(calls) == [(1, 1, 3), (1, 1, 5), (1, 1, 6), (2, 1, 3), (2, 1, 5), (2, 1, 6)]
+    assert sorted(calls) == [(1, 1, 2), (1, 1, 3), (1, 1, 3), (2, 1, 2), (2, 1, 3), (2, 1, 3)]
 
 
 def test_a_cell_that_writes_what_stands_there_runs_nothing(twin, watching):
@@ -85,7 +88,7 @@ def test_prompts_in_which_nothing_changes_are_not_run(twin, watching, replayed, 
     cells = [{site: edits.replace(source)}]
     with watching(model) as calls:
         found = replayed(model, PROMPTS, cells, check=0)
-    assert calls[2:] == [(1, 1, 5)]
+    assert calls[2:] == [(1, 1, 3)]  # from 2 on, and it has 5 tokens
     assert_close(found.logits[0], naive(model, PROMPTS, cells[0], Reads()), rtol=1e-5, atol=1e-5)
     assert found.logits[0][[0, 2]].equal(found.base[[0, 2]])
 

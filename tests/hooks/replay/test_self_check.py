@@ -35,17 +35,17 @@ def _other_prompt(real):
 def _shifted(real):
     """The rotary tables of the first positions, for whatever positions are run."""
 
-    def cut(self, value, *, rows, start, size):
+    def cut(self, value, *, rows, start, size, keys):
         if isinstance(value, torch.Tensor) and value.ndim == 3:
             return value[:, :size]
-        return real(self, value, rows=rows, start=start, size=size)
+        return real(self, value, rows=rows, start=start, size=size, keys=keys)
 
     return cut
 
 
 def _unmasked(real):
-    def cut(self, value, *, rows, start, size):
-        found = real(self, value, rows=rows, start=start, size=size)
+    def cut(self, value, *, rows, start, size, keys):
+        found = real(self, value, rows=rows, start=start, size=size, keys=keys)
         masked = isinstance(value, torch.Tensor) and value.ndim == 4
         return torch.zeros_like(found) if masked else found
 

@@ -37,11 +37,15 @@ def found(tiny):
             starts=["The dog"], strengths=(0.0, 1.0),
         ),
         "transfer": probes.transfer(sets, layer=0),
+        "completeness": probes.completeness(
+            tiny, task, {"one": vector, "other": vector.roll(1), "third": vector.flip(0)},
+            site=site, mean=torch.zeros(32), metric=metrics.logit_diff,
+        ),
         "pairs": probes.minimal_pairs(tiny, tasks.grammar(tiny, prompts=4, seed=0)),
     }  # fmt: skip
 
 
-KINDS = ("amnesia", "use", "tcav", "steering", "transfer", "pairs")
+KINDS = ("amnesia", "use", "tcav", "steering", "transfer", "pairs", "completeness")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,3 +74,15 @@ def test_bars_of_minimal_pairs_start_at_one_half(found, seen):
 def test_what_is_written_stands_beside_the_curve(found, seen):
     words = " ".join(seen.words(plots.draw(found["steering"])))
     assert "The dog" in words and "+1:" in words
+
+
+def test_bars_of_completeness_follow_each_other_up_to_all_of_them(found, seen):
+    result = found["completeness"]
+    axes = plots.draw(result).axes[0]
+    parts = sorted(result.shapley.tolist(), reverse=True)
+    assert seen.bar_lengths(axes) == pytest.approx([*parts, result.completeness], abs=1e-6)
+    starts = [bar.get_x() for bar in axes.patches]
+    assert starts[1] == pytest.approx(parts[0], abs=1e-6)
+    ends = [bar.get_x() + bar.get_width() for bar in axes.patches]
+    assert ends[-2] == pytest.approx(result.completeness, abs=1e-5)
+    assert seen.bar_names(axes)[-1] == f"all of them  {result.completeness:.2f}"

@@ -67,6 +67,7 @@ def planted():
 
     Coordinate 0 of a noun's embedding is its number, and the logits of tokens 1 and 2 read it;
     coordinate 1 is another bit of the noun, which nothing reads. The nouns are tokens 10 to 49.
+    `read` has what each logit reads off the residual stream: the model is linear in it.
     """
     model, _ = twins.make("native, attention only")
     generator = torch.Generator().manual_seed(0)
@@ -83,6 +84,7 @@ def planted():
                 weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
                 weight[:, :2] = 0
                 weight[1, 0], weight[2, 0] = 2.0, -2.0
+                read = weight.detach()
     noun = torch.arange(40)
     before = torch.randint(50, 67, (40, 2), generator=generator)
     clean = torch.cat([before, noun[:, None] + 10], dim=1)
@@ -92,4 +94,4 @@ def planted():
         "planted number", Prompts.of(clean), Prompts.of(corrupt), answer, 3 - answer,
         {"noun": torch.full((40,), 2)}, torch.zeros(40).long(),
     )  # fmt: skip
-    return SimpleNamespace(model=model, task=task, number=number, other=other)
+    return SimpleNamespace(model=model, task=task, number=number, other=other, read=read)

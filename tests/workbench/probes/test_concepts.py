@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from torch.testing import assert_close
 
 from hooks import Prompts, Site, capture, edits, intervening
 from workbench import effects, metrics, models, probes, results, tasks
 from workbench.models import twins
 from workbench.probes.completeness import _only
-from workbench.probes.concepts import _Draws
+from workbench.probes.concepts import RIDGE, _accuracy, _Draws
 
 
 def _ending_in(tokens, seed=0):
@@ -92,12 +93,52 @@ def test_random_concepts_on_reinitialised_models_are_called_significant_at_the_s
     assert by_runs > 20  # why the paper's t-test is not what decides
 
 
-def test_too_few_others_are_refused(planted, one_answer):
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"others": 20}, "20 other prompts for 16 of dogs"),
+        ({"concept": 1}, "1 prompt of dogs: held-out accuracy needs 2 or more"),
+        ({"random_concepts": 18}, "18 random concepts cannot give a p-value of 0.05"),
+        ({"stream": "z"}, "z is batch x pos x head x d_head: a concept is a direction"),
+        ({"stream": "pattern"}, "pattern is batch x head x query x key"),
+    ],
+)
+def test_what_no_concept_can_be_tested_by_is_refused(planted, one_answer, how, message):
     concept, others = _concept(planted, planted.number)
-    with pytest.raises(ValueError, match="20 other prompts for 16 of dogs"):
+    concept, others = concept[: how.pop("concept", 16)], others[: how.pop("others", 37)]
+    with pytest.raises(ValueError, match=message):
         probes.tcav(
-            planted.model, one_answer, concept, others[:20], metric=metrics.logit_diff, name="dogs"
-        )
+            planted.model, one_answer, concept, others, metric=metrics.logit_diff, name="dogs",
+            **how,
+        )  # fmt: skip
+
+
+def test_a_concept_of_the_embedding_is_found_there(planted, one_answer):
+    concept, others = _concept(planted, planted.number)
+    found = probes.tcav(
+        planted.model, one_answer, concept, others, metric=metrics.logit_diff, stream="embed"
+    )
+    assert found.layers == [0] and found.significant() == [0]
+
+
+def test_the_accuracy_of_a_concept_is_that_of_ridges_judged_on_what_they_never_saw():
+    generator = torch.Generator().manual_seed(0)
+    inside, outside = torch.randn(2, 20, 40, generator=generator)
+    inside[:, 0] += 2.0
+    part = torch.arange(20) % 5
+    right = []
+    for fold in range(5):
+        x = torch.cat([inside[part != fold], outside[part != fold]]).double()
+        y = (torch.arange(32) < 16).long()
+        penalty = RIDGE / 40 * float((x - x.mean(0)).square().sum()) / 40
+        theirs = Ridge(alpha=penalty).fit(x.numpy(), torch.eye(2)[y].double().numpy())
+        for side, label in ((inside, 1), (outside, 0)):
+            scores = theirs.predict(side[part == fold].double().numpy())
+            right += (scores.argmax(axis=1) == label).tolist()
+    assert _accuracy(inside, outside) == pytest.approx(sum(right) / 40)
+    # In the sample, forty dimensions tell any forty examples apart.
+    noise = [_accuracy(*torch.randn(2, 20, 40, generator=generator)) for _ in range(30)]
+    assert sum(noise) / 30 == pytest.approx(0.5, abs=0.06)
 
 
 def test_all_directions_are_complete_and_an_idle_one_says_nothing(planted):

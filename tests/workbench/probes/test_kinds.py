@@ -1,6 +1,5 @@
 import pytest
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch.testing import assert_close
 
 from workbench import probes
@@ -76,14 +75,6 @@ def test_a_rotation_of_the_data_rotates_closed_forms(noisy, formula):
         for one in (x, x @ turn)
     )
     assert_close(turned.weight, plain.weight @ turn, rtol=1e-6, atol=1e-7)
-
-
-def test_lda_equals_scikit_learns(noisy):
-    examples = noisy(layers=1, classes=3)
-    x, y = examples.x[0], examples.y
-    ours = probes.probe_of(probes.Moments.of(x, y, classes=3), "lda").predict(x)
-    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x.numpy(), y.numpy())
-    assert (theirs.predict(x.numpy()) == ours.numpy()).mean() >= 0.99
 
 
 def test_only_a_network_reads_the_exclusive_or_of_two_bits():

@@ -142,3 +142,50 @@ def test_a_suite_without_items_is_refused(tiny, tmp_path):
     path.write_text('{"predictions": [{"formula": ""}]}')
     with pytest.raises(ValueError, match="'items' is missing"):
         tasks.read_syntaxgym(tiny, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s["meta"].update(metric="mean"), "asks for the 'mean' of a region's surprisals"),
+        (lambda s: s["predictions"][0].update(type="order"), "prediction 0: expected type 'formul"),
+        (lambda s: s["predictions"].append({}), "prediction 1: expected type 'formula', got {}"),
+        (lambda s: _renumbered(s, 1), r"regions are numbered \[2, 3, 4, 5, 6\]; formulas count"),
+        (
+            lambda s: s["items"][1]["conditions"][1]["regions"].pop(),
+            r"item 1, condition 'mismatch': expected regions \[1, 2, 3, 4, 5\]",
+        ),
+    ],
+)
+def test_a_suite_that_means_something_else_is_refused(tiny, tmp_path, spoil, message):
+    path = _suite(tmp_path, ["(4;%match%) < (4;%mismatch%)"])
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        tasks.read_syntaxgym(tiny, path)
+
+
+def test_a_published_suite_s_other_fields_are_read_past(tiny, tmp_path):
+    path = _suite(tmp_path, ["(4;%match%) < (4;%mismatch%)"])
+    plain = tasks.read_syntaxgym(tiny, path)
+    content = json.loads(path.read_text())
+    content["meta"] |= {"metric": "sum", "author": "somebody", "reference": "", "comment": ""}
+    content["predictions"][0] |= {"comment": "agreement"}
+    for item in content["items"]:
+        item["comment"] = ""
+        item["conditions"].reverse()  # the order of conditions is that of the first item
+    path.write_text(json.dumps(content))
+    found = tasks.read_syntaxgym(tiny, path)
+    assert found.name == plain.name == "number"
+    assert found.conditions == plain.conditions[::-1] and found.regions == plain.regions
+    assert found.prompts.tokens[1].equal(plain.prompts.tokens[0])
+    shares = [probes.region_surprisal(tiny, one).accuracy for one in (plain, found)]
+    assert_close(*shares)
+
+
+def _renumbered(content, by):
+    for item in content["items"]:
+        for condition in item["conditions"]:
+            for region in condition["regions"]:
+                region["region_number"] += by

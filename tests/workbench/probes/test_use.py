@@ -6,7 +6,6 @@ from torch.testing import assert_close
 
 from hooks import Prompts, Site
 from workbench import effects, metrics, probes, results, statistics, tasks
-from workbench.models import twins
 
 SITE = Site("resid_post", 0)
 
@@ -116,33 +115,3 @@ def test_a_placebo_test_counts_those_at_least_as_far_from_zero():
     test = statistics.placebo_test(seen, placebos)
     assert test.p.tolist() == [0.5, 0.5]
     assert (test.corrected >= test.p).all()
-
-
-@pytest.mark.slow
-def test_on_reinitialised_models_meaningless_labels_are_called_used_at_the_stated_rate():
-    called, trials = 0, 0
-    for seed in range(40):
-        model, _ = twins.make("GPT-2", seed=seed)
-        generator = torch.Generator().manual_seed(seed)
-        tokens = torch.randint(5, 60, (24, 6), generator=generator)
-        other = tokens.clone()
-        other[:, 1] = (other[:, 1] + 1) % 60
-        answer = torch.full((24, 1), 3)
-        task = _task(tokens, other, answer)
-        y = torch.arange(24)[torch.randperm(24, generator=generator)] % 2
-        examples = probes.features(model, task.clean, y, layers=[0])
-        found = probes.amnesic(
-            model, task, examples, metric=metrics.logit_diff, method="mean",
-            against=probes.Placebos("spread", 19), seed=seed,
-        )  # fmt: skip
-        called += len(found.used())
-        trials += 1
-    # Binomial(40, 0.05): more than 6 has probability 0.003.
-    assert called <= 6, f"{called} of {trials}"
-
-
-def _task(clean, corrupt, answer):
-    return tasks.Task(
-        "noise", Prompts.of(clean), Prompts.of(corrupt), answer, answer + 1, {},
-        torch.zeros(len(clean)).long(),
-    )  # fmt: skip
