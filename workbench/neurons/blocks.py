@@ -1,4 +1,4 @@
-"""Rows in pieces that stay in a core's cache, and the extremes of short stretches of them."""
+"""Rows in pieces that caches hold, and the extremes of short stretches of them."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 BLOCK = 16  # positions
-PIECE = 128  # positions, or tokens of several rows; a power of two
+_PIECE = 128  # positions; a power of two
+_TOKENS = 512  # of several rows in a piece
 
 
 def by_block(
@@ -41,17 +42,16 @@ def pieces(lengths: Int[Tensor, " row"]) -> Iterator[tuple[slice, int, int]]:
     """Which positions of which rows to look at together: all but first tokens and padding.
 
     As (rows, start, end), row after row: of one row at most 128 positions, and of several rows of
-    one length at most 128 tokens. Torch does not divide work on at most 32,768 numbers between
-    cores, so that several threads can each do such work on 256 neurons, and caches hold it.
+    one length at most 512 tokens.
     """
     for first, behind in runs(lengths):
         size = int(lengths[first])
-        step = max(1, PIECE // size)
+        step = max(1, _TOKENS // size)
         for row in range(first, behind, step):
             rows = slice(row, min(row + step, behind))
-            for start in range(0, size, PIECE):
-                if max(start, 1) < min(start + PIECE, size):
-                    yield rows, max(start, 1), min(start + PIECE, size)
+            for start in range(0, size, _PIECE):
+                if max(start, 1) < min(start + _PIECE, size):
+                    yield rows, max(start, 1), min(start + _PIECE, size)
 
 
 def runs(of: Int[Tensor, " row"]) -> list[tuple[int, int]]:

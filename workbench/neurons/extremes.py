@@ -7,7 +7,6 @@ Each is kept as one integer that sorts as they do: the bits of the activation ab
 how far from the end its token is.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -32,11 +31,6 @@ class Ranked(NamedTuple):
     value: Float[Tensor, "neuron rank"]
     row: Int[Tensor, "neuron rank"]
     position: Int[Tensor, "neuron rank"]
-
-    @classmethod
-    def together(cls, parts: "Sequence[Ranked]") -> "Ranked":
-        """Those of several groups of neurons as one."""
-        return cls(*(torch.cat(of) for of in zip(*parts, strict=True)))
 
 
 @dataclass(eq=False)

@@ -6,7 +6,6 @@ when a number near that mean is taken away, else their variance would be a diffe
 numbers (Chan, Golub & LeVeque 1983).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,15 +65,6 @@ class Sums:
             torch.zeros(len(spans(length)), neurons, dtype=double),
             torch.zeros(3, neurons, dtype=double), usual, usual.nonzero()[:, 0],
         )  # fmt: skip
-
-    @classmethod
-    def together(cls, parts: "Sequence[Sums]") -> "Sums":
-        """Those of several groups of neurons as one."""
-        powers, by_span, first, usual = (
-            torch.cat([getattr(part, name) for part in parts], -1)
-            for name in ("powers", "by_span", "first", "usual")
-        )
-        return cls(powers, by_span, first, usual, usual.nonzero()[:, 0])
 
     def add(
         self, activation: Float[Tensor, "row pos neuron"], lengths: Int[Tensor, " row"]
