@@ -124,8 +124,7 @@ def _run(plan: Plan, batch: Sequence[int], reduce: Reduce, trail: Trail) -> Iter
                 if len(at):
                     difference = checking.compare(plan, pair, logits[at], logits_in_full)
                     trail.checked[pair] = difference
-            scale = plan.recording.scale[rows]
-            moved = _moved(logits, wave.logits_of_recording(rows), scale)
+            moved = _moved(wave, rows, logits)
             trail.below_rounding += int((~moved).sum())
             if bool(moved.any()):
                 values = reduce(rows[moved], logits[moved])
@@ -137,11 +136,30 @@ def _run(plan: Plan, batch: Sequence[int], reduce: Reduce, trail: Trail) -> Iter
         trail.advance(plan.tokens_of([cell]))
 
 
-def _moved(logits: Tensor, before: Tensor, scale: Tensor) -> Bool[Tensor, " row"]:
+def _moved(wave: Wave, prompts: Int[Tensor, " row"], logits: Tensor) -> Bool[Tensor, " row"]:
     """Which rows differ from the recorded run by more than rounding does.
 
     The order in which a sum is made depends on how many rows are multiplied at once, so that a
     cell without any effect comes back with the last bits changed. Such a cell is the base run.
     """
+    scale = wave.plan.recording.scale[prompts]
+    if wave.plan.reads.rows == "last":
+        return _differ(logits, wave.last_of_recording(prompts), scale)
+    # Nearly all that differ do so at their last token, and one unembedding is cheaper than many.
+    last = wave.plan.recording.prompts.last[prompts]
+    ends = logits[torch.arange(len(logits), device=last.device), last, None]
+    moved = _differ(ends, wave.last_of_recording(prompts), scale)
+    rest = (~moved).nonzero()[:, 0]
+    if len(rest):
+        before = wave.logits_of_recording(prompts[rest])
+        moved[rest] = _differ(logits[rest], before, scale[rest])
+    return moved
+
+
+def _differ(
+    logits: Float[Tensor, "row pos column"],
+    before: Float[Tensor, "row pos column"],
+    scale: Float[Tensor, " row"],
+) -> Bool[Tensor, " row"]:
     difference = before.sub_(logits).abs_().flatten(1).max(dim=1).values  # no other copy of them
     return ~(difference <= ROUNDING[logits.dtype] * scale)  # NaN has moved

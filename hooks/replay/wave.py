@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from hooks.intervene import is_finite, written_between
@@ -74,8 +74,16 @@ class Wave:
 
     def logits_of_recording(self, prompts: Int[Tensor, " row"]) -> Tensor:
         """What is read of the recorded run itself."""
-        resid = self.plan.recording.resid[-1][prompts]
-        return self._read(resid, prompts)
+        resid = self.plan.recording.resid[-1]
+        if self.plan.reads.rows == "last":
+            return self.last_of_recording(prompts)
+        return self._read_rows(resid[prompts], prompts)
+
+    def last_of_recording(self, prompts: Int[Tensor, " row"]) -> Tensor:
+        """What is read, or would be, at the last tokens of the recorded run."""
+        at = self.plan.recording.prompts.last[prompts]
+        resid = self.plan.recording.resid[-1][prompts, at]
+        return self._read_rows(rearrange(resid, "row d -> row 1 d"), prompts)
 
     def _walk(
         self, advance: Callable[[int], object], watch: Watch | None = None
@@ -269,12 +277,6 @@ class Wave:
             return self._read_rows(rearrange(state[rows, at], "row d -> row 1 d"), prompts)
         before = self.plan.recording.resid[-1][prompts, : self.start]
         return self._read_rows(torch.cat([before, state[rows]], dim=1), prompts)
-
-    def _read(self, resid: Float[Tensor, "row pos d_model"], prompts: Tensor) -> Tensor:
-        if self.plan.reads.rows == "last":
-            at = self.plan.recording.prompts.last[prompts]
-            resid = rearrange(resid[torch.arange(len(resid)), at], "row d -> row 1 d")
-        return self._read_rows(resid, prompts)
 
     def _read_rows(self, resid: Tensor, prompts: Tensor) -> Tensor:
         tail, columns = self.plan.recording.tail, self.plan.reads.columns
