@@ -60,6 +60,10 @@ def test_explanations_and_their_scores_are_those_of_explain(model, text, book):
 def test_losses_are_those_of_mean_ablation_on_the_first_rows(model, text, book):
     few = text.chosen(range(ROWS))
     cost = neurons.ablate_each(model, few, book.neurons[:EXACT], ablation="mean", seed=2)
-    torch.testing.assert_close(book.loss[:EXACT], cost.effect)
-    assert book.loss[EXACT:].isnan().all()
+    for name, expected in (("", cost.effect), ("_low", cost.low), ("_high", cost.high)):
+        got = getattr(book, f"loss{name}")
+        torch.testing.assert_close(got[:EXACT], expected)
+        assert got[EXACT:].isnan().all()
+    assert (book.loss_low < book.loss)[:EXACT].all()
+    assert (book.loss < book.loss_high)[:EXACT].all()
     assert float(book.loss[:EXACT].abs().min()) > 0
