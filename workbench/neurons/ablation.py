@@ -1,4 +1,7 @@
-"""Does the model need a neuron? Ablated singly and in sets, on a task or on running text."""
+"""Does the model need a neuron? Ablated singly and in sets, on a task or on running text.
+
+Single units and ranked sets of them, as Morcos et al. (2018) and Bau et al. (2018) ablate them.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

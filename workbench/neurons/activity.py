@@ -1,4 +1,10 @@
-"""What every neuron did on a corpus, as one result."""
+"""What every neuron did on a corpus, as one result.
+
+Dead and positional neurons are those of Voita et al. (2023), who look at ReLUs: dead is what is
+never above 0, positional what shares information with position. Activations here have signs: dead
+is what stays near 0, positional is a share of variance. Sparsity is one less the sparseness of
+Treves & Rolls (1991). First tokens are apart for their massive activations (Sun et al. 2024).
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

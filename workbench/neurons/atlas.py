@@ -28,8 +28,9 @@ class Atlas(Result):
     """What every neuron does in a few numbers, and what chosen ones fire at, write and cost.
 
     `loss` is the change of the mean log-probability of running text when the neuron is
-    mean-ablated: negative means that it was helping. NaN: not asked. `score` says how well the
-    explanation predicts the neuron on text it was not made from.
+    mean-ablated: negative means that it was helping. NaN: not asked. Its bounds are over rows of
+    the text, for each neuron by itself. `score` says how well the explanation predicts the neuron
+    on text it was not made from.
     """
 
     positive: Float[Tensor, "layer neuron"] = field(
@@ -69,6 +70,8 @@ class Atlas(Result):
     loss: Float[Tensor, " cell"] = field(
         metadata={"means": "change of the mean log-probability when mean-ablated"}
     )
+    loss_low: Float[Tensor, " cell"] = field(metadata={"means": "lower 95 % bound of loss"})
+    loss_high: Float[Tensor, " cell"] = field(metadata={"means": "upper 95 % bound of loss"})
     explanation: list[str] = field(metadata={"axis": "cell"})
     contexts: list[list[str]] = field(metadata={"axis": "cell"})
     tokens: list[list[str]] = field(metadata={"axis": "cell"})
@@ -135,11 +138,11 @@ def atlas(
     traced = traces(model, corpus, chosen)
     fires = triggers(model, corpus, chosen, k=_WORDS, seen=traced)
     said = explaining.explain(model, corpus, chosen, seen=traced, seed=seed)
-    loss = torch.full((len(chosen),), torch.nan)
+    loss = torch.full((3, len(chosen)), torch.nan)
     if exact:
         few = corpus.chosen(range(min(rows, len(corpus))))
         found = ablation.ablate_each(model, few, chosen[:exact], ablation="mean", seed=seed)
-        loss[:exact] = found.effect
+        loss[:, :exact] = torch.stack([found.effect, found.low, found.high])
     promoted, suppressed = _written(model, chosen)
     where = tuple(torch.tensor(chosen).T)
     return Atlas(
@@ -148,8 +151,9 @@ def atlas(
         first_largest=seen.first_largest.float(), chosen=torch.tensor(chosen),
         histogram=seen.histogram[where], reach=seen.reach[where], kinds=fires.kinds,
         selectivity=fires.selectivity, score=said.score.float(), null=said.null.float(),
-        detection=said.detection.float(), fuzzing=said.fuzzing.float(), loss=loss,
-        explanation=said.explanation, contexts=_contexts(model, corpus, seen, chosen),
+        detection=said.detection.float(), fuzzing=said.fuzzing.float(), loss=loss[0],
+        loss_low=loss[1], loss_high=loss[2], explanation=said.explanation,
+        contexts=_contexts(model, corpus, seen, chosen),
         tokens=[words(model, ids[ids != NO_TOKEN]) for ids in fires.token],
         promoted=promoted, suppressed=suppressed, dead=len(seen.dead), unit="nats per token",
         **grounds.of_corpus(model, corpus),

@@ -1,4 +1,9 @@
-"""Who reads what a neuron writes: heads and later neurons, from the weights alone."""
+"""Who reads what a neuron writes: heads and later neurons, from the weights alone.
+
+For heads the composition score of Elhage et al. (2021), |A B| / (|A| |B|) in Frobenius norms, of
+w_out and W_Q, W_K or W_V. They subtract what random matrices give; here it is divided by that,
+which for one direction is 1 over the root of d_model.
+"""
 
 from dataclasses import dataclass, field
 

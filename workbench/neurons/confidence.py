@@ -2,6 +2,8 @@
 
 Entropy neurons write large vectors where the unembedding hardly reads, and act through the last
 norm's scale. Token-frequency neurons move the logits towards, or away from, common tokens.
+`variance` is the paper's LogitVar, Var(W_U w / (|W_U| |w|)), tiny for entropy neurons; and their
+effect is mostly what is lost when the norm's scale is held.
 """
 
 from dataclasses import dataclass, field

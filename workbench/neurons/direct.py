@@ -1,4 +1,8 @@
-"""What each neuron wrote into the answer of a task, through the final norm as it was."""
+"""What each neuron wrote into the answer of a task, through the final norm as it was.
+
+Direct logit attribution (Elhage et al. 2021) of single neurons: activation times w_out, times the
+difference of the answer's and the foil's unembeddings, over the scale of the final norm.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -3,7 +3,8 @@
 An explainer sees a neuron's activations on some text and says in words what it fires at; a
 simulator sees those words and new text, and says how strongly the neuron would fire. Both are any
 functions of the shapes below; the ones here need no model, those of `asking` are chat models. A
-score is the correlation of prediction and truth on text that the explainer has not seen.
+score is the correlation of prediction and truth on text that the explainer has not seen: all of it,
+where the paper takes its strongest pieces and as many random ones.
 """
 
 import json

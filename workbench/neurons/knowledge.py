@@ -1,4 +1,8 @@
-"""Neurons in which a fact is kept: attributed, suppressed, amplified (Dai et al. 2022)."""
+"""Neurons in which a fact is kept: attributed, suppressed, amplified (Dai et al. 2022).
+
+20 steps, 0.2 of the largest attribution, 70 % of the prompts, times 0 and times 2 are the paper's.
+There the prompts are paraphrases of one fact; here they are facts of one relation.
+"""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,8 @@
-"""How well a simulation predicts a neuron: at every token, for whole pieces, for marks in them."""
+"""How well a simulation predicts a neuron: at every token, for whole pieces, for marks in them.
+
+Correlation is the score of Bills et al. (2023). Detection and fuzzing ask what delphi asks (Paulo
+et al. 2024), and are areas under the curve here, for which no threshold is chosen.
+"""
 
 import torch
 from jaxtyping import Bool, Float, Int

@@ -1,4 +1,8 @@
-"""Which of all neurons matter to a task: estimated for all from one gradient, exact for the top."""
+"""Which of all neurons matter to a task: estimated for all from one gradient, exact for the top.
+
+The estimate is attribution patching (Nanda 2023), its gradient taken on the clean prompts: first
+order, so that it misses what saturates. The exact effects say how far it can be trusted.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,4 +1,8 @@
-"""k-sparse probes that never see a group on both sides, and what shuffled labels give."""
+"""k-sparse probes that never see a group on both sides, and what shuffled labels give.
+
+Of the ways to choose neurons in Gurnee et al. (2023) the difference of the classes' means, over the
+deviation here; then a logistic probe on the k chosen ones.
+"""
 
 from collections.abc import Sequence
 

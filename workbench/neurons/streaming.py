@@ -73,7 +73,10 @@ def activity(
 def top_activations(
     model: HookedModel, corpus: Corpus, *, k: int = 20, apart: Apart = "documents"
 ) -> Activity:
-    """The `k` largest and smallest activations of every neuron, and all else `activity` counts."""
+    """The `k` largest and smallest activations of every neuron, and all else `activity` counts.
+
+    Geva et al. (2021) say by such examples what a neuron looks for.
+    """
     return activity(model, corpus, k=k, apart=apart)
 
 

@@ -1,4 +1,7 @@
-"""From neurons that know a concept to whether the model uses them."""
+"""From neurons that know a concept to whether the model uses them.
+
+Antverg & Belinkov (2022): what is said of neurons by a probe is to be asked once more by ablation.
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,8 @@
-"""What makes a neuron fire: tokens and pairs of tokens, how selective it is, and for how many."""
+"""What makes a neuron fire: tokens and pairs of tokens, how selective it is, and for how many.
+
+Detectors are the token detectors of Voita et al. (2023), with their 5 tokens and 95 %; they look at
+ReLUs, which fire above 0. Selectivity is the index of Morcos et al. (2018), tokens as classes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -167,7 +171,7 @@ def _described(seen: Traces, neuron: Neuron, level: float, k: int) -> dict[str, 
 
 
 def _selectivity(sums: Float[Tensor, " kind"], count: Int[Tensor, " kind"]) -> Float[Tensor, ""]:
-    """Morcos et al. 2018, of a neuron's best token that is there at least twice."""
+    """Of a neuron's best token that is there at least twice."""
     often = count >= min(2, int(count.max()))
     best = int(torch.where(often, sums / count, -1.0).argmax())
     here = sums[best] / count[best]

@@ -1,4 +1,8 @@
-"""Which neurons of two models do the same: correlation over one text (Gurnee et al. 2024)."""
+"""Which neurons of two models do the same: correlation over one text (Gurnee et al. 2024).
+
+The best |correlation| with any neuron of the other model (MaxCorr of Bau et al. 2018), less what
+it is with that model's layers in a rotated basis: above 0.5 a neuron is universal, as in the paper.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

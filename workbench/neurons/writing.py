@@ -1,4 +1,9 @@
-"""What a neuron writes: its output weights read through the final norm and the unembedding."""
+"""What a neuron writes: its output weights read through the final norm and the unembedding.
+
+Each neuron's share of an MLP's output is a vector that promotes tokens (Geva et al. 2022). Gurnee
+et al. (2024) sort neurons by the shape of those logits: few tokens promoted (high kurtosis,
+positive skewness) or few suppressed (negative skewness).
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -31,6 +31,7 @@ from workbench.lens import DirectAttribution, LogitLens
 from workbench.neurons import (
     Activity,
     Atlas,
+    Composition,
     ConceptNeurons,
     ConceptStudy,
     Confidence,
@@ -64,6 +65,7 @@ from workbench.plots.circuits import (
     draw_faithfulness_curve,
     draw_minimality,
 )
+from workbench.plots.composition import draw_composition
 from workbench.plots.concepts import (
     draw_amnesia,
     draw_completeness,
@@ -190,6 +192,7 @@ draw.register(Explained, draw_explained)
 draw.register(Triggers, draw_triggers)
 draw.register(Written, draw_written)
 draw.register(Universal, draw_universal)
+draw.register(Composition, draw_composition)
 draw.register(Confidence, draw_confidence)
 draw.register(NeuronEffects, draw_neuron_effects)
 draw.register(NeuronAttribution, draw_neuron_attribution)

@@ -108,7 +108,7 @@ def _page(result: Atlas, at: int, name: str) -> str:
         f"<p>{escape(result.explanation[at])}<br>score {_number(float(result.score[at]))}, others' "
         f"{_number(float(result.null[at]))}; detection {_number(float(result.detection[at]))}, "
         f"fuzzing {_number(float(result.fuzzing[at]))} (0.5: chance)<br>"
-        f"loss {_number(float(result.loss[at]))} {escape(result.unit)}</p>"
+        f"loss {_loss(result, at)}</p>"
         f"<p>fires at {_words(result.tokens[at])}<br>promotes {_words(result.promoted[at])}<br>"
         f"suppresses {_words(result.suppressed[at])}</p>"
         f"{_histogram(result, at)}{contexts}</section>"
@@ -137,6 +137,15 @@ def _histogram(result: Atlas, at: int) -> str:
         f'{reach:g}">{bars}<line x1="127.5" x2="127.5" y1="0" y2="42" stroke="#6b6b6b"/></svg> '
         f"<small>log counts, {-reach:g} to {reach:g}</small>"
     )
+
+
+def _loss(result: Atlas, at: int) -> str:
+    """What ablation changes, with its bounds; a dash where it was not asked."""
+    loss, low, high = (float(x[at]) for x in (result.loss, result.loss_low, result.loss_high))
+    if math.isnan(loss):
+        return _number(loss)
+    known = f"{loss:+.4f} [{low:+.4f}, {high:+.4f}] {escape(result.unit)}"
+    return f"{known} when mean-ablated (95 % bounds; below 0: it helps)"
 
 
 def _words(tokens: list[str]) -> str:

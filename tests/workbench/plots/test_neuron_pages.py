@@ -5,6 +5,7 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from workbench import corpora, neurons, plots
 
@@ -64,6 +65,20 @@ def test_nothing_in_a_corpus_becomes_part_of_the_page(atlas, attacked):
     assert page.count("<script>") == clean.count("<script>") == 1
     assert not {name for name in attributes(page) if name.startswith("on")}
     assert "onclick" in attributes('<td data-key="a" onclick="b">')
+
+
+def test_the_page_of_a_neuron_says_what_its_loss_costs_with_bounds(atlas):
+    nan = float("nan")
+    part = dataclasses.replace(
+        atlas, loss=torch.tensor([-0.25, 0.125, nan, nan]),
+        loss_low=torch.tensor([-0.5, 0.0625, nan, nan]),
+        loss_high=torch.tensor([-0.125, 0.1875, nan, nan]), unit="nats per <b>token",
+    )  # fmt: skip
+    said = re.findall(r"<br>loss (.*?)</p>", plots.atlas_page(part))
+    rest = "nats per &lt;b&gt;token when mean-ablated (95 % bounds; below 0: it helps)"
+    assert said == [
+        f"-0.2500 [-0.5000, -0.1250] {rest}", f"+0.1250 [+0.0625, +0.1875] {rest}", "–", "–",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
