@@ -22,7 +22,7 @@ from workbench.neurons.explaining import Explained, by_rules, explain, follow_ru
 from workbench.neurons.knowledge import KnowledgeNeurons, knowledge
 from workbench.neurons.naming import Neuron
 from workbench.neurons.screening import Screen, screen
-from workbench.neurons.streaming import activity, top_activations
+from workbench.neurons.streaming import activity, activity_and_traces, top_activations
 from workbench.neurons.study import ConceptStudy, study_concept
 from workbench.neurons.tracing import Traces, traces
 from workbench.neurons.triggers import Triggers, triggers
@@ -49,6 +49,7 @@ __all__ = [
     "ablate_each",
     "ablate_sets",
     "activity",
+    "activity_and_traces",
     "atlas",
     "by_chat",
     "by_rules",

@@ -14,8 +14,7 @@ from workbench.models import words
 from workbench.neurons import ablation, explaining, grounds
 from workbench.neurons.activity import Activity
 from workbench.neurons.naming import Neuron
-from workbench.neurons.streaming import activity
-from workbench.neurons.tracing import traces
+from workbench.neurons.streaming import activity_and_traces
 from workbench.neurons.triggers import NO_TOKEN, triggers
 from workbench.neurons.writing import out_weights, through_norm
 from workbench.results import Result
@@ -129,13 +128,13 @@ def atlas(
     rows: int = 8,
     seed: int = 0,
 ) -> Atlas:
-    """Look at all neurons in one pass, then closely at the `n` that fire most rarely.
+    """Look at all neurons, and closely at the `n` that fire most rarely in the first half of it.
 
+    That half chooses them so that the rest need not be run again (`activity_and_traces`).
     The first `exact` of those are also mean-ablated on the first `rows` rows of the corpus.
     """
-    seen = activity(model, corpus)
-    chosen = seen.sparsest(n)
-    traced = traces(model, corpus, chosen)
+    seen, traced = activity_and_traces(model, corpus, n=n)
+    chosen = traced.neurons
     fires = triggers(model, corpus, chosen, k=_WORDS, seen=traced)
     said = explaining.explain(model, corpus, chosen, seen=traced, seed=seed)
     loss = torch.full((3, len(chosen)), torch.nan)

@@ -1,9 +1,11 @@
 """One pass over a corpus that looks at every neuron and keeps only what it adds up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -16,6 +18,7 @@ from workbench.neurons.activity import Activity
 from workbench.neurons.extremes import Apart
 from workbench.neurons.naming import Neurons
 from workbench.neurons.states import LayerState
+from workbench.neurons.tracing import Tracer, Traces, traces
 
 _CALIBRATION = 8  # rows of the corpus that say how wide histograms are made
 
@@ -40,34 +43,102 @@ def activity(
     batch_size  rows at a time; the numbers are the same bits for any, but for what the model
                 itself makes of another batch
     """
-    grounds.matches(model, corpus)
-    check_choice("apart", apart, Apart)
-    check_choice("stream", stream, Neurons)
-    check_batch_size(batch_size)
-    if k < 1:
-        raise ValueError(f"k={k}: keep at least one example of each neuron")
-    if int(corpus.rows.lengths.max()) < 2:
-        raise ValueError(f"{corpus} has no row of two tokens, and first tokens do not count")
-    wanted = sites.all(model, stream)
-    states: dict[int, LayerState] = {}
-    unit = corpus.document if apart == "documents" else torch.arange(len(corpus))
-    with tqdm(total=corpus.tokens, desc="neurons", unit="token", delay=0.5) as bar:
-        for rows in _batches(len(corpus), batch_size):
-            batch = corpus.rows[rows]
+    looking = _Pass.begun(model, corpus, k=k, apart=apart, stream=stream, batch_size=batch_size)
+    with looking.bar():
+        looking.over(looking.batches)
+    return looking.found(corpus)
+
+
+@torch.no_grad()
+def activity_and_traces(
+    model: HookedModel, corpus: Corpus, *, n: int, batch_size: int = 16
+) -> tuple[Activity, Traces]:
+    """`activity`, and the traces of `n` neurons that fire most rarely, in one and a half passes.
+
+    They are chosen by the first half of the rows, by all neurons there. The second half is traced
+    as it goes by, and the first half is run again.
+    """
+    looking = _Pass.begun(model, corpus, batch_size=batch_size)
+    half = next(at for at, rows in enumerate(looking.batches, 1) if 2 * rows.stop >= len(corpus))
+    with looking.bar():
+        looking.over(looking.batches[:half])
+        first = corpus.chosen(range(looking.batches[half - 1].stop))
+        tracer = Tracer.of(looking.found(first).sparsest(n))
+        again = traces(model, first, tracer.neurons, batch_size=batch_size)
+        looking.over(looking.batches[half:], also=tracer)
+    return looking.found(corpus), tracer.found(corpus, behind=again)
+
+
+@dataclass(eq=False)
+class _Pass:
+    """A pass over a corpus, a few batches at a time."""
+
+    model: HookedModel
+    corpus: Corpus
+    batches: list[slice]
+    unit: Int[Tensor, " row"]
+    k: int
+    apart: Apart
+    stream: Neurons
+    states: dict[int, LayerState] = field(default_factory=dict)
+    shown: Any = None
+
+    @classmethod
+    def begun(
+        cls,
+        model: HookedModel,
+        corpus: Corpus,
+        *,
+        k: int = 20,
+        apart: Apart = "documents",
+        stream: Neurons = "neuron",
+        batch_size: int,
+    ) -> "_Pass":
+        grounds.matches(model, corpus)
+        check_choice("apart", apart, Apart)
+        check_choice("stream", stream, Neurons)
+        check_batch_size(batch_size)
+        if k < 1:
+            raise ValueError(f"k={k}: keep at least one example of each neuron")
+        if int(corpus.rows.lengths.max()) < 2:
+            raise ValueError(f"{corpus} has no row of two tokens, and first tokens do not count")
+        unit = corpus.document if apart == "documents" else torch.arange(len(corpus))
+        batches = list(_batches(len(corpus), batch_size))
+        return cls(model, corpus, batches, unit, k, apart, stream)
+
+    def bar(self) -> Any:
+        """Progress in tokens, for as long as it is open."""
+        self.shown = tqdm(total=self.corpus.tokens, desc="neurons", unit="token", delay=0.5)
+        return self.shown
+
+    def over(self, batches: Sequence[slice], also: Tracer | None = None) -> None:
+        """Look at some rows; `also` sees them too."""
+        wanted = sites.all(self.model, self.stream)
+        for rows in batches:
+            batch = self.corpus.rows[rows]
 
             def show(
                 site: Site, activation: Tensor, batch: Prompts = batch, rows: slice = rows
             ) -> None:
-                activation = activation.cpu()
-                if site.layer not in states:
-                    states[site.layer] = LayerState.begun(
-                        activation, batch.lengths, length=corpus.length, k=k, name=str(site)
-                    )
-                states[site.layer].add(activation, batch.lengths, rows.start, unit[rows])
+                self._add(site, activation.cpu(), batch, rows)
+                if also is not None:
+                    also.see(batch, site, activation)
 
-            visit(model, batch, wanted, show)
-            bar.update(int(batch.lengths.sum()))
-    return _finished(model, corpus, [states[site.layer] for site in wanted], apart, stream)
+            visit(self.model, batch, wanted, show)
+            self.shown.update(int(batch.lengths.sum()))
+
+    def _add(self, site: Site, activation: Tensor, batch: Prompts, rows: slice) -> None:
+        if site.layer not in self.states:
+            self.states[site.layer] = LayerState.begun(
+                activation, batch.lengths, length=self.corpus.length, k=self.k, name=str(site)
+            )
+        self.states[site.layer].add(activation, batch.lengths, rows.start, self.unit[rows])
+
+    def found(self, corpus: Corpus) -> Activity:
+        """What has been seen so far, which is `corpus`."""
+        wanted = sites.all(self.model, self.stream)
+        states = [self.states[site.layer] for site in wanted]
+        return _finished(self.model, corpus, states, self.apart, self.stream)
 
 
 def top_activations(

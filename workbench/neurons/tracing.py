@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -75,20 +76,42 @@ def traces(
     listed = grounds.checked(model, neurons)
     if not listed:
         raise ValueError("no neurons were given")
-    layers = by_layer(listed)
-    parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    tracer = Tracer.of(listed)
+    wanted = [Site(stream, layer) for layer in tracer.layers]
     for batch in corpus.rows.batches(batch_size):
-        inside = _inside(batch)
+        visit(model, batch, wanted, partial(tracer.see, batch))
+    return tracer.found(corpus)
 
-        def show(site: Site, activation: Tensor, inside: Tensor = inside) -> None:
-            some = activation[..., layers[site.layer]].cpu()
-            parts[site.layer].append(some[inside].float())
 
-        visit(model, batch, [Site(stream, layer) for layer in layers], show)
-    joined = torch.cat([torch.cat(parts[layer]) for layer in layers], dim=1)
-    order = [Neuron(layer, one) for layer, some in layers.items() for one in some]
-    columns = torch.tensor([order.index(one) for one in listed])
-    return _placed(corpus, listed, joined[:, columns])
+@dataclass(frozen=True, eq=False)
+class Tracer:
+    """Keeps what chosen neurons do while batches go by, in the order of the corpus."""
+
+    neurons: list[Neuron]
+    layers: dict[int, list[int]]
+    parts: dict[int, list[Tensor]]
+
+    @classmethod
+    def of(cls, neurons: list[Neuron]) -> "Tracer":
+        """Nothing yet."""
+        layers = by_layer(neurons)
+        return cls(neurons, layers, {layer: [] for layer in layers})
+
+    def see(self, batch: Prompts, site: Site, activation: Tensor) -> None:
+        """What flowed through a site; of layers without a chosen neuron nothing is kept."""
+        if site.layer in self.layers:
+            some = activation[..., self.layers[site.layer]].cpu()
+            self.parts[site.layer].append(some[_inside(batch)].float())
+
+    def found(self, corpus: Corpus, *, behind: Traces | None = None) -> Traces:
+        """The traces of `corpus`: all rows that have gone by, `behind` those that were traced."""
+        order = [Neuron(layer, one) for layer, some in self.layers.items() for one in some]
+        columns = torch.tensor([order.index(one) for one in self.neurons])
+        value = [] if behind is None else [behind.value]
+        if any(self.parts.values()):
+            seen = torch.cat([torch.cat(self.parts[layer]) for layer in self.layers], dim=1)
+            value.append(seen[:, columns])
+        return _placed(corpus, self.neurons, torch.cat(value))
 
 
 def _inside(prompts: Prompts) -> Bool[Tensor, "row pos"]:

@@ -6,6 +6,7 @@ import torch
 from workbench import corpora, neurons
 
 PAGES, EXACT, ROWS = 5, 3, 4
+HALF = 8  # of 12 rows: the first batch
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-gqa"])
@@ -27,7 +28,8 @@ def test_what_it_says_of_all_neurons_is_what_activity_says(model, text, book):
     seen = neurons.activity(model, text)
     for name in ("positive", "sparsity", "positional", "largest", "first_largest"):
         torch.testing.assert_close(getattr(book, name), getattr(seen, name).float())
-    assert book.neurons == seen.sparsest(PAGES)
+    first = neurons.activity(model, text.chosen(range(HALF)))
+    assert book.neurons == first.sparsest(PAGES)
     assert book.dead == len(seen.dead)
     for at, one in enumerate(book.neurons):
         assert book.histogram[at].equal(seen.histogram[one])
