@@ -128,9 +128,9 @@ def atlas(
     rows: int = 8,
     seed: int = 0,
 ) -> Atlas:
-    """Look at all neurons, and closely at the `n` that fire most rarely in the first half of it.
+    """Look at all neurons, and closely at the `n` that fire most rarely in the first third of it.
 
-    That half chooses them so that the rest need not be run again (`activity_and_traces`).
+    That third chooses them so that the rest need not be run again (`activity_and_traces`).
     The first `exact` of those are also mean-ablated on the first `rows` rows of the corpus.
     """
     seen, traced = activity_and_traces(model, corpus, n=n)

@@ -53,19 +53,19 @@ def activity(
 def activity_and_traces(
     model: HookedModel, corpus: Corpus, *, n: int, batch_size: int = 16
 ) -> tuple[Activity, Traces]:
-    """`activity`, and the traces of `n` neurons that fire most rarely, in one and a half passes.
+    """`activity`, and the traces of `n` neurons that fire most rarely, in one pass and a third.
 
-    They are chosen by the first half of the rows, by all neurons there. The second half is traced
-    as it goes by, and the first half is run again.
+    They are chosen by what all neurons do in the first third of the rows. The rest is traced as it
+    goes by, and the first third is run again.
     """
     looking = _Pass.begun(model, corpus, batch_size=batch_size)
-    half = next(at for at, rows in enumerate(looking.batches, 1) if 2 * rows.stop >= len(corpus))
+    third = next(at for at, rows in enumerate(looking.batches, 1) if 3 * rows.stop >= len(corpus))
     with looking.bar():
-        looking.over(looking.batches[:half])
-        first = corpus.chosen(range(looking.batches[half - 1].stop))
+        looking.over(looking.batches[:third])
+        first = corpus.chosen(range(looking.batches[third - 1].stop))
         tracer = Tracer.of(looking.found(first).sparsest(n))
         again = traces(model, first, tracer.neurons, batch_size=batch_size)
-        looking.over(looking.batches[half:], also=tracer)
+        looking.over(looking.batches[third:], also=tracer)
     return looking.found(corpus), tracer.found(corpus, behind=again)
 
 

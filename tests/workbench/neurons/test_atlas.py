@@ -6,7 +6,7 @@ import torch
 from workbench import corpora, neurons
 
 PAGES, EXACT, ROWS = 5, 3, 4
-HALF = 8  # of 12 rows: the first batch
+FIRST = 8  # of 12 rows: the first batch
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-gqa"])
@@ -28,7 +28,7 @@ def test_what_it_says_of_all_neurons_is_what_activity_says(model, text, book):
     seen = neurons.activity(model, text)
     for name in ("positive", "sparsity", "positional", "largest", "first_largest"):
         torch.testing.assert_close(getattr(book, name), getattr(seen, name).float())
-    first = neurons.activity(model, text.chosen(range(HALF)))
+    first = neurons.activity(model, text.chosen(range(FIRST)))
     assert book.neurons == first.sparsest(PAGES)
     assert book.dead == len(seen.dead)
     for at, one in enumerate(book.neurons):

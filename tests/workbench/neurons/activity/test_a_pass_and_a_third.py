@@ -1,4 +1,4 @@
-"""Statistics and traces in one and a half passes are those of two."""
+"""Statistics and traces in one pass and a third are those of two passes."""
 
 from dataclasses import fields
 
@@ -24,10 +24,10 @@ def test_statistics_and_traces_are_those_of_passes_of_their_own(small, corpus, s
     assert traced.corpus == corpus.digest
 
 
-def test_neurons_are_chosen_by_the_first_half_of_the_rows(small, corpus):
+def test_neurons_are_chosen_by_the_first_third_of_the_rows(small, corpus):
     _, traced = neurons.activity_and_traces(small, corpus, n=7, batch_size=2)
-    half = 8
-    while half < len(corpus) / 2:
-        half += 2
-    assert half < len(corpus)  # else nothing would be saved
-    assert traced.neurons == neurons.activity(small, corpus.chosen(range(half))).sparsest(7)
+    third = 8
+    while third < len(corpus) / 3:
+        third += 2
+    assert third < len(corpus)  # else nothing would be saved
+    assert traced.neurons == neurons.activity(small, corpus.chosen(range(third))).sparsest(7)
