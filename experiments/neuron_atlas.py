@@ -2,13 +2,15 @@
 
 Question   Which neurons fire at few tokens, what do those promote, can a sentence say what they
            do, and what does running text lose without them?
-Method     One pass over a corpus for all neurons; for the sparsest ones the tokens they fire at,
-           their output weights through the last norm, an explanation by rules, and mean ablation.
+Method     One pass over a corpus for all neurons; for those that are sparsest in its first third
+           the tokens they fire at anywhere, their output weights through the last norm, an
+           explanation by rules, and mean ablation.
 Compare    Explanations with those of other neurons, on documents they were not made from; each
            neuron's loss with no loss.
 Read       score near 1: what the neuron does can be said in a list of tokens; near the others'
            scores: the explanation says nothing about this neuron. loss < 0: it was helping.
-Caveat     The neurons are chosen for firing rarely, so they are easier to explain than most.
+Caveat     The neurons are chosen for firing rarely, so they are easier to explain than most; one
+           that is rarer still, but silent in the first third, has no page.
            Tokens are not meanings; what fires rarely is seen rarely, and its numbers rest on few
            tokens.
 

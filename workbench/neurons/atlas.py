@@ -47,7 +47,9 @@ class Atlas(Result):
     first_largest: Float[Tensor, "layer neuron"] = field(
         metadata={"means": "largest size at a first token"}
     )
-    chosen: Int[Tensor, "cell part"] = field(metadata={"means": "the neurons that have a page"})
+    chosen: Int[Tensor, "cell part"] = field(
+        metadata={"means": "those with a page: rarest in the first third"}
+    )
     histogram: Int[Tensor, "cell bin"] = field(metadata={"means": "tokens in each of 64 bins"})
     reach: Float[Tensor, " cell"] = field(metadata={"means": "bins go from minus to plus this"})
     kinds: Float[Tensor, " cell"] = field(
@@ -128,9 +130,10 @@ def atlas(
     rows: int = 8,
     seed: int = 0,
 ) -> Atlas:
-    """Look at all neurons, and closely at the `n` that fire most rarely in the first third of it.
+    """Look at all neurons, and closely at the `n` that fire most rarely in a third of the corpus.
 
-    That third chooses them so that the rest need not be run again (`activity_and_traces`).
+    The first third of its rows chooses them, so that the rest need not be run again
+    (`activity_and_traces`). What is said of them is about all rows.
     The first `exact` of those are also mean-ablated on the first `rows` rows of the corpus.
     """
     seen, traced = activity_and_traces(model, corpus, n=n)

@@ -38,7 +38,7 @@ def draw_activity(result: Activity, ax: Axes | None = None) -> Figure:
 
 
 def draw_atlas(result: Atlas, ax: Axes | None = None) -> Figure:
-    """Sparsity by layer, how well explanations predict, and what running text loses.
+    """Sparsity by layer, how well explanations predict, and how large they are at first tokens.
 
     Only the explanations are drawn where `ax` is given.
     """
